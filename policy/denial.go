@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Denial is a refusal as a client may read it. Nothing that is not in a Denial ever reaches a client.
+type Denial struct {
+	Status     int           // HTTP status
+	Type       string        // OpenAI's error type, such as "invalid_request_error"
+	Code       string        // OpenAI's error code, such as "invalid_api_key"
+	Param      string        // the member of the request that is at fault; may be empty
+	Message    string        // a sentence that says what to do
+	RetryAfter time.Duration // sent as retry-after, rounded up to a second; zero means not at all
+}
+
+// Error implements error.
+func (d *Denial) Error() string { return d.Code + ": " + d.Message }
+
+// Body returns the denial in OpenAI's error shape:
+// https://platform.openai.com/docs/guides/error-codes.
+func (d *Denial) Body() []byte {
+	type detail struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    string  `json:"code"`
+	}
+	e := struct {
+		Error detail `json:"error"`
+	}{detail{Message: d.Message, Type: d.Type, Code: d.Code}}
+	if d.Param != "" {
+		e.Error.Param = &d.Param
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // only strings: cannot fail
+	}
+	return b
+}

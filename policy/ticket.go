@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Operation is what a request asks a provider to do.
+type Operation string
+
+// The operations that the gateway routes. Their names are in weir.usage and never change.
+const (
+	OpChat        Operation = "chat"        // POST /v1/chat/completions
+	OpCompletions Operation = "completions" // POST /v1/completions
+	OpEmbeddings  Operation = "embeddings"  // POST /v1/embeddings
+	OpResponses   Operation = "responses"   // POST /v1/responses
+)
+
+// operationCodes are the bytes of the ticket format; append only.
+var operationCodes = []Operation{1: OpChat, 2: OpCompletions, 3: OpEmbeddings, 4: OpResponses}
+
+// Ticket is all that is known of an exchange when it is admitted. It travels with the request through Envoy as an opaque
+// string and comes back in the access log, so that the log line alone is enough to write the usage row.
+type Ticket struct {
+	Exchange  uuid.UUID // version 7: carries the time of admission
+	Tenant    TenantID
+	Key       KeyID
+	Operation Operation
+	Stream    bool
+	Model     string   // as the client asked for it
+	Choices   []Choice // in the order of the attempts
+}
+
+// Choice is a channel that may take an exchange, and what it calls the model.
+type Choice struct {
+	Channel  ChannelID
+	Upstream string // the provider's name for the model; never empty in a Choice that [Engine] made
+}
+
+// Upstream returns the name under which a channel knows the ticket's model.
+func (t *Ticket) Upstream(id ChannelID) string {
+	for _, c := range t.Choices {
+		if c.Channel == id {
+			return c.Upstream
+		}
+	}
+	return ""
+}
+
+// Time returns the time of admission, to the millisecond.
+func (t *Ticket) Time() time.Time {
+	sec, nsec := t.Exchange.Time().UnixTime()
+	return time.Unix(sec, nsec).UTC()
+}
+
+// ErrTicket is wrapped by every error of [ParseTicket].
+var ErrTicket = errors.New("malformed ticket")
+
+// Layout, before base64url without padding; integers are unsigned varints, strings are a varint length and bytes:
+//
+//	version=1 | exchange (16) | tenant | key | operation | flags (bit 0: stream) | model | n | n × (channel | upstream)
+//
+// An upstream equal to the model is written as the empty string.
+const (
+	ticketVersion   = 1
+	ticketStream    = 1 << 0
+	maxTicketString = 512 // bytes; longer model names are refused at admission
+	maxChoices      = 16
+)
+
+// String encodes the ticket.
+func (t *Ticket) String() string {
+	b := make([]byte, 0, 96)
+	b = append(b, ticketVersion)
+	b = append(b, t.Exchange[:]...)
+	b = binary.AppendUvarint(b, uint64(t.Tenant))
+	b = binary.AppendUvarint(b, uint64(t.Key))
+	code := 0
+	for i, op := range operationCodes {
+		if op == t.Operation {
+			code = i
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(code))
+	var flags uint64
+	if t.Stream {
+		flags |= ticketStream
+	}
+	b = binary.AppendUvarint(b, flags)
+	b = appendString(b, t.Model)
+	b = binary.AppendUvarint(b, uint64(len(t.Choices)))
+	for _, c := range t.Choices {
+		b = binary.AppendUvarint(b, uint64(c.Channel))
+		if c.Upstream == t.Model {
+			b = appendString(b, "")
+		} else {
+			b = appendString(b, c.Upstream)
+		}
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// ParseTicket decodes what [Ticket.String] made.
+func ParseTicket(s string) (*Ticket, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTicket, err)
+	}
+	r := ticketReader{b: b}
+	if v := r.byte(); v != ticketVersion {
+		return nil, fmt.Errorf("%w: version %d", ErrTicket, v)
+	}
+	t := &Ticket{}
+	copy(t.Exchange[:], r.bytes(len(t.Exchange)))
+	t.Tenant = TenantID(r.id())
+	t.Key = KeyID(r.id())
+	if code := r.uvarint(); code > 0 && code < uint64(len(operationCodes)) {
+		t.Operation = operationCodes[code]
+	} else {
+		r.failed = true
+	}
+	flags := r.uvarint()
+	t.Stream = flags&ticketStream != 0
+	t.Model = r.string()
+	n := r.uvarint()
+	if n > maxChoices {
+		r.failed = true
+	}
+	for i := uint64(0); i < n && !r.failed; i++ {
+		c := Choice{Channel: ChannelID(r.id()), Upstream: r.string()}
+		if c.Upstream == "" {
+			c.Upstream = t.Model
+		}
+		t.Choices = append(t.Choices, c)
+	}
+	if r.failed || len(r.b) != 0 || flags&^ticketStream != 0 {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
+	}
+	return t, nil
+}
+
+// ticketReader reads the fields of a ticket; after the first that does not fit, failed is set and all further ones are zero.
+type ticketReader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *ticketReader) bytes(n int) []byte {
+	if r.failed || n > len(r.b) {
+		r.failed = true
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *ticketReader) byte() byte {
+	if b := r.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *ticketReader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if r.failed || n <= 0 {
+		r.failed = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *ticketReader) id() int64 {
+	v := r.uvarint()
+	if v > 1<<63-1 {
+		r.failed = true
+		return 0
+	}
+	return int64(v)
+}
+
+func (r *ticketReader) string() string {
+	n := r.uvarint()
+	if n > maxTicketString {
+		r.failed = true
+		return ""
+	}
+	return string(r.bytes(int(n)))
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config reads weir.yaml, which says where things are: addresses, paths and limits. Who may do what is in Postgres.
+//
+// A [Config] is a plain value. [Default] is the whole of what a missing key means, [Load] reads a file over it, and every mistake in a
+// file is reported with its line and in the words of the file. The commented file is deploy/weir.yaml; a test holds the two together.
+//
+// # Secrets
+//
+// Secrets are never in the file. Their keys hold a reference, ${NAME}, which stands for the environment variable NAME, or, when that is
+// not set, for the contents of the file that NAME_FILE names. References work in secrets only.
+package config
+
+import (
+	"log/slog"
+	"path/filepath"
+	"time"
+)
+
+// Config is everything that a process of Weir is told at its start.
+type Config struct {
+	StateDir  string     `yaml:"state_dir"`  // journal, logs and sockets live below it
+	LogLevel  slog.Level `yaml:"log_level"`  // debug, info, warn or error
+	SecretKey Secret     `yaml:"secret_key"` // 32 bytes in base64; encrypts the credentials of providers at rest
+	Gateway   Gateway    `yaml:"gateway"`
+	Timeouts  Timeouts   `yaml:"timeouts"`
+	Processor Processor  `yaml:"processor"`
+	Envoy     Envoy      `yaml:"envoy"`
+	Admin     Admin      `yaml:"admin"`
+	Usage     Usage      `yaml:"usage"`
+	Database  Database   `yaml:"database"`
+
+	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. No key of the file sets it; only weir dev does.
+	Dev bool `yaml:"-"`
+}
+
+// Gateway is where clients connect.
+type Gateway struct {
+	Listen       string `yaml:"listen"`         // host:port
+	MaxBodyBytes int64  `yaml:"max_body_bytes"` // of a request; longer ones get 413
+}
+
+// Timeouts bound each exchange. They are Envoy's to keep.
+type Timeouts struct {
+	Connect         time.Duration `yaml:"connect"`           // to a provider, TLS included
+	FirstByte       time.Duration `yaml:"first_byte"`        // of the answer, from one attempt, when the client does not stream
+	FirstByteStream time.Duration `yaml:"first_byte_stream"` // the same when the client streams
+	Idle            time.Duration `yaml:"idle"`              // without a byte in either direction
+	Total           time.Duration `yaml:"total"`             // the whole exchange with all its attempts
+}
+
+// Processor is where Envoy finds the processor.
+type Processor struct {
+	Socket string `yaml:"socket"` // Unix socket of ext_proc and xDS; empty means <state_dir>/weir.sock
+}
+
+// Envoy says how Envoy is run and reached.
+type Envoy struct {
+	Admin       string `yaml:"admin"`       // host:port of Envoy's own admin interface
+	LogDir      string `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
+	Path        string `yaml:"path"`        // the binary; empty means that it is looked for
+	Concurrency int    `yaml:"concurrency"` // worker threads; 0 means one per CPU
+	BaseID      int    `yaml:"base_id"`     // tells apart the Envoys of one machine
+}
+
+// Admin is where the admin REST API, the metrics and the dashboard are.
+type Admin struct {
+	Listen string `yaml:"listen"` // host:port
+	Token  Secret `yaml:"token"`  // the bearer token of the API
+}
+
+// Usage says how rows of usage are shipped to Postgres.
+type Usage struct {
+	BatchRows     int           `yaml:"batch_rows"`     // at most this many in one transaction
+	BatchInterval time.Duration `yaml:"batch_interval"` // a row waits no longer than this for its batch to fill
+}
+
+// Database is the Postgres that keeps the books.
+type Database struct {
+	URL      Secret `yaml:"url"`       // holds a password
+	MaxConns int    `yaml:"max_conns"` // per process
+}
+
+// Default returns the configuration that an empty file stands for. Its secrets are references that nothing has resolved yet.
+func Default() Config {
+	return Config{
+		StateDir:  "/var/lib/weir",
+		LogLevel:  slog.LevelInfo,
+		SecretKey: "${WEIR_SECRET_KEY}",
+		Gateway:   Gateway{Listen: "0.0.0.0:10000", MaxBodyBytes: 32 << 20},
+		Timeouts: Timeouts{
+			Connect:         5 * time.Second,
+			FirstByte:       10 * time.Minute,
+			FirstByteStream: 2 * time.Minute,
+			Idle:            5 * time.Minute,
+			Total:           time.Hour,
+		},
+		Envoy:    Envoy{Admin: "127.0.0.1:10002"},
+		Admin:    Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
+		Usage:    Usage{BatchRows: 5000, BatchInterval: 250 * time.Millisecond},
+		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
+	}
+}
+
+// Complete returns c with the paths filled in that follow from state_dir. [Load] has done so; who builds a Config in code does it last.
+func (c Config) Complete() Config {
+	if c.Processor.Socket == "" {
+		c.Processor.Socket = filepath.Join(c.StateDir, "weir.sock")
+	}
+	if c.Envoy.LogDir == "" {
+		c.Envoy.LogDir = filepath.Join(c.StateDir, "log")
+	}
+	return c
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Problem is one mistake in a configuration.
+type Problem struct {
+	Line int    // in the file; 0 when the key is not in the file
+	Key  string // with its section, as in "timeouts.idle"; empty when the file as a whole is at fault
+	Text string // what is wrong, in the words of the file
+}
+
+// Error is all the mistakes in a configuration, a line for each.
+type Error struct {
+	File     string // may be empty
+	Problems []Problem
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		var b strings.Builder
+		if e.File != "" {
+			b.WriteString(e.File + ":")
+			if p.Line > 0 {
+				b.WriteString(strconv.Itoa(p.Line) + ":")
+			}
+			b.WriteByte(' ')
+		}
+		if p.Key != "" {
+			b.WriteString(p.Key + ": ")
+		}
+		b.WriteString(p.Text)
+		lines[i] = b.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxSocketPath is what fits into sockaddr_un with its final zero, on the strictest system (macOS and the BSDs: 104, Linux: 108).
+const maxSocketPath = 103
+
+// Limits that keep a slip of the pen from taking the machine.
+const (
+	maxBody      = 1 << 30 // bytes; Envoy holds the whole body of each request
+	maxBatchRows = 100_000
+	maxConns     = 1000
+	maxBaseID    = 1 << 15
+	maxWorkers   = 1024
+)
+
+// Validate reports every value that cannot work, as an [*Error]. Secrets are checked by [Config.ValidateSecrets], because not every
+// process needs them.
+func (c Config) Validate() error {
+	var v validator
+	v.require("state_dir", c.StateDir)
+	v.address("gateway.listen", c.Gateway.Listen)
+	v.within("gateway.max_body_bytes", c.Gateway.MaxBodyBytes, 1024, maxBody)
+	v.timeouts(c.Timeouts)
+	socket := c.Complete().Processor.Socket
+	if len(socket) > maxSocketPath {
+		v.add("processor.socket", "%s is %d bytes long; a Unix socket's path has at most %d: choose a shorter one", socket, len(socket), maxSocketPath)
+	}
+	v.address("envoy.admin", c.Envoy.Admin)
+	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
+	v.within("envoy.base_id", int64(c.Envoy.BaseID), 0, maxBaseID)
+	v.address("admin.listen", c.Admin.Listen)
+	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
+	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
+	v.positive("usage.batch_interval", c.Usage.BatchInterval)
+	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
+	return v.err()
+}
+
+// ValidateSecrets reports every secret that is missing or malformed, as an [*Error]. It never quotes one.
+func (c Config) ValidateSecrets() error {
+	var v validator
+	if v.secret("database.url", c.Database.URL) && !isPostgres(c.Database.URL.Reveal()) {
+		v.add("database.url", "must begin with postgres:// or be a list of settings such as host=/run/postgresql dbname=weir")
+	}
+	if v.secret("secret_key", c.SecretKey) {
+		if _, err := c.EncryptionKey(); err != nil {
+			v.add("secret_key", "%s", err)
+		}
+	}
+	v.secret("admin.token", c.Admin.Token)
+	return v.err()
+}
+
+func isPostgres(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://") ||
+		!strings.Contains(text, "://") && strings.Contains(text, "=")
+}
+
+// validator gathers problems.
+type validator struct{ problems []Problem }
+
+func (v *validator) add(key, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) err() error {
+	if len(v.problems) == 0 {
+		return nil
+	}
+	return &Error{Problems: v.problems}
+}
+
+func (v *validator) require(key, value string) {
+	if value == "" {
+		v.add(key, "must not be empty")
+	}
+}
+
+func (v *validator) within(key string, n, low, high int64) {
+	if n < low || n > high {
+		v.add(key, "must be from %d to %d, not %d", low, high, n)
+	}
+}
+
+func (v *validator) positive(key string, d time.Duration) {
+	if d <= 0 {
+		v.add(key, "must be more than 0s, not %s", d)
+	}
+}
+
+func (v *validator) timeouts(t Timeouts) {
+	v.positive("timeouts.connect", t.Connect)
+	v.positive("timeouts.first_byte", t.FirstByte)
+	v.positive("timeouts.first_byte_stream", t.FirstByteStream)
+	v.positive("timeouts.idle", t.Idle)
+	v.positive("timeouts.total", t.Total)
+}
+
+// address checks a host:port that is listened on. Port 0 is refused: nobody could be told where the process listens.
+func (v *validator) address(key, value string) {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		v.add(key, "%q is not host:port, as in 127.0.0.1:10000", value)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		v.add(key, "%q has no port from 1 to 65535", value)
+	}
+	if host == "" {
+		v.add(key, "%q names no address; 0.0.0.0 stands for every one of IPv4", value)
+		return
+	}
+	if net.ParseIP(host) == nil {
+		v.add(key, "%q must be an IP address, not a name", host)
+	}
+}
+
+type listener struct{ key, address string }
+
+// distinct refuses two listeners on one port, unless each is on an address of its own.
+func (v *validator) distinct(all []listener) {
+	for i, a := range all {
+		for _, b := range all[:i] {
+			ah, ap, aerr := net.SplitHostPort(a.address)
+			bh, bp, berr := net.SplitHostPort(b.address)
+			if aerr != nil || berr != nil || ap != bp {
+				continue
+			}
+			if ah == bh || net.ParseIP(ah).IsUnspecified() || net.ParseIP(bh).IsUnspecified() {
+				v.add(a.key, "port %s is already that of %s", ap, b.key)
+			}
+		}
+	}
+}
+
+func (v *validator) secret(key string, s Secret) bool {
+	if name := s.variable(); name != "" {
+		v.add(key, "neither %s nor %s_FILE is set in the environment", name, name)
+		return false
+	}
+	if s == "" {
+		v.add(key, "must not be empty")
+		return false
+	}
+	return true
+}
+
+// holdsPassword reports whether a database URL or list of settings carries a password.
+func holdsPassword(text string) bool {
+	if !strings.Contains(text, "://") {
+		return strings.Contains(text, "password")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return true // It is not known that there is none.
+	}
+	_, has := u.User.Password()
+	return has || u.Query().Has("password")
+}

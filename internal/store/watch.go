@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	pollInterval = 500 * time.Millisecond // a revoked key must stop working within a second, LISTEN or not
+	pollTimeout  = 5 * time.Second        // for one look at the revision
+	loadTimeout  = 60 * time.Second       // for reading the whole configuration
+	maxBackoff   = 2 * time.Second        // bounds how long a database that is back goes unnoticed
+	keepalive    = 30 * time.Second       // a silent listener asks its connection whether it lives
+)
+
+// Watch calls apply with the configuration at the start and after each change, never twice at once. Changes that come fast may be
+// seen as one. It learns of them within half a second by asking for the revision, sooner by LISTEN, which it does not rely on.
+//
+// While the database is away, or apply returns an error, Watch logs that once, tries again with a growing pause, and the last
+// configuration stays in force. After an outage it applies what it finds, even under the same revision: the database may have
+// been restored from a backup. Watch returns only when ctx ends, with the error of ctx.
+func (s *Store) Watch(ctx context.Context, apply func(Configuration) error) error {
+	changed := make(chan struct{}, 1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.listen(ctx, changed) })
+	g.Go(func() error {
+		w := watcher{store: s, apply: apply}
+		return w.run(ctx, changed)
+	})
+	return g.Wait()
+}
+
+type watcher struct {
+	store   *Store
+	apply   func(Configuration) error
+	current int64 // the revision that was applied last; zero means that the next look applies whatever it finds
+}
+
+func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
+	r := retry{log: w.store.log, first: pollInterval, failed: "configuration is stale: cannot read or apply it", mended: "configuration is up to date again"}
+	for {
+		err := w.look(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			w.current = 0
+		}
+		// A hint does not cut the pause after an error short, or a storm of changes would be a storm of errors.
+		hint := changed
+		if err != nil {
+			hint = nil
+		}
+		timer := time.NewTimer(r.pause(ctx, err))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-hint:
+		}
+		timer.Stop()
+	}
+}
+
+// look applies the configuration if its revision is another than the current one.
+func (w *watcher) look(ctx context.Context) error {
+	poll, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	n, err := revision(poll, w.store.pool)
+	if err != nil {
+		return fmt.Errorf("read revision: %w", err)
+	}
+	if n == w.current {
+		return nil
+	}
+	load, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	c, err := w.store.Configuration(load)
+	if err != nil {
+		return err
+	}
+	if err := w.apply(c); err != nil {
+		return fmt.Errorf("apply revision %d: %w", c.Revision, err)
+	}
+	w.current = c.Revision
+	return nil
+}
+
+// listen turns notifications into hints on changed until ctx ends.
+func (s *Store) listen(ctx context.Context, changed chan<- struct{}) error {
+	r := retry{log: s.log, first: pollInterval, failed: "cannot listen for changes of the configuration; polling goes on", mended: "listening for changes of the configuration again"}
+	for {
+		err := s.listenOnce(ctx, changed, func() { r.pause(ctx, nil) })
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		timer := time.NewTimer(r.pause(ctx, err))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// listenOnce listens on a connection of its own until that fails.
+func (s *Store) listenOnce(ctx context.Context, changed chan<- struct{}, listening func()) error {
+	config := s.pool.Config().ConnConfig
+	config.RuntimeParams["application_name"] = "weir-listen"
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing hangs on it
+	if _, err := conn.Exec(ctx, `listen weir_config`); err != nil {
+		return err
+	}
+	listening()
+	for {
+		select {
+		case changed <- struct{}{}: // also at the start: what came before the LISTEN was not heard
+		default:
+		}
+		if err := waitForNotification(ctx, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForNotification returns nil when there is a notification, and when a long silence turns out to be just that.
+func waitForNotification(ctx context.Context, conn *pgx.Conn) error {
+	quiet, cancel := context.WithTimeout(ctx, keepalive)
+	defer cancel()
+	_, err := conn.WaitForNotification(quiet)
+	if err == nil || ctx.Err() != nil || quiet.Err() == nil {
+		return err
+	}
+	ping, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	return conn.Ping(ping)
+}
+
+// retry spaces attempts and logs when they begin to fail and when they succeed again.
+type retry struct {
+	log            *slog.Logger
+	first          time.Duration // the pause after success, and the first one after an error
+	failed, mended string
+	failures       int
+}
+
+// pause notes the outcome of an attempt and returns how long to wait before the next.
+func (r *retry) pause(ctx context.Context, err error) time.Duration {
+	if err == nil {
+		if r.failures > 0 {
+			r.log.LogAttrs(ctx, slog.LevelInfo, r.mended, slog.Int("attempts", r.failures))
+		}
+		r.failures = 0
+		return r.first
+	}
+	if r.failures == 0 && ctx.Err() == nil {
+		r.log.LogAttrs(ctx, slog.LevelWarn, r.failed, slog.Any("err", err))
+	}
+	r.failures++
+	pause := min(r.first<<min(r.failures-1, 8), maxBackoff)
+	return pause/2 + rand.N(pause/2) //nolint:gosec // jitter: replicas must not come back in step
+}

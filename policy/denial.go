@@ -15,6 +15,7 @@ type Denial struct {
 	Param      string        // the member of the request that is at fault; may be empty
 	Message    string        // a sentence that says what to do
 	RetryAfter time.Duration // sent as retry-after, rounded up to a second; zero means not at all
+	Allow      string        // the method to use instead, sent as allow; only with status 405
 }
 
 // Error implements error.

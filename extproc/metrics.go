@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package extproc
+
+import (
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics are the server's. Their names are part of the contract with dashboards.
+type metrics struct {
+	admitted prometheus.Counter
+	answered prometheus.Counter
+	refused  *prometheus.CounterVec // by code
+	streams  prometheus.Gauge
+	panics   prometheus.Counter
+	disorder prometheus.Counter
+	headers  prometheus.Observer
+	body     prometheus.Observer
+	other    prometheus.Observer
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	f := promauto.With(r)
+	admissions := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_admissions_total",
+		Help: "Requests decided on: admitted to a channel, answered by the gateway itself, or refused with the code.",
+	}, []string{"decision", "code"})
+	steps := f.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "weir_extproc_step_seconds",
+		Help:    "Time to decide on one message of Envoy, without sending and receiving.",
+		Buckets: prometheus.ExponentialBuckets(2e-6, 4, 10),
+	}, []string{"phase"})
+	return &metrics{
+		admitted: admissions.WithLabelValues("admitted", ""),
+		answered: admissions.WithLabelValues("answered", ""),
+		refused:  admissions.MustCurryWith(prometheus.Labels{"decision": "refused"}),
+		streams: f.NewGauge(prometheus.GaugeOpts{
+			Name: "weir_extproc_streams",
+			Help: "External-processing streams that are open: requests that wait for a decision.",
+		}),
+		panics: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_extproc_panics_total",
+			Help: "Requests refused because deciding on them panicked. The log has the stack.",
+		}),
+		disorder: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_extproc_unexpected_messages_total",
+			Help: "Requests refused because Envoy's messages did not come as configured, such as a body in pieces.",
+		}),
+		headers: steps.WithLabelValues("headers"),
+		body:    steps.WithLabelValues("body"),
+		other:   steps.WithLabelValues("other"),
+	}
+}
+
+// step returns where the duration of a step on the message goes.
+func (m *metrics) step(r *extprocv3.ProcessingRequest) prometheus.Observer {
+	switch r.GetRequest().(type) {
+	case *extprocv3.ProcessingRequest_RequestHeaders:
+		return m.headers
+	case *extprocv3.ProcessingRequest_RequestBody:
+		return m.body
+	}
+	return m.other
+}

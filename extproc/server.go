@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package extproc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/weir-proxy/weir/policy"
+)
+
+// Options are what a [Server] needs.
+type Options struct {
+	Engine     *policy.Engine        // decides; required
+	Logger     *slog.Logger          // nil means no logs
+	Registerer prometheus.Registerer // nil means that the metrics are not exposed
+	Clock      func() time.Time      // for durations; nil means time.Now
+}
+
+// Server implements Envoy's external processor over an engine.
+type Server struct {
+	extprocv3.UnimplementedExternalProcessorServer
+
+	engine  *policy.Engine
+	log     *slog.Logger
+	metrics *metrics
+	clock   func() time.Time
+}
+
+var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
+
+// New returns a server, to be registered with extprocv3.RegisterExternalProcessorServer. It panics if a metric of its names is
+// registered already.
+func New(o Options) *Server {
+	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.clock == nil {
+		s.clock = time.Now //nolint:forbidigo // the one place where the clock's default is named
+	}
+	return s
+}
+
+// ServerOptions returns options that fit a gRPC server which serves [Server] to one Envoy, for request bodies up to the given size.
+func ServerOptions(maxBodyBytes int64) []grpc.ServerOption {
+	const (
+		envelope = 1 << 20 // bytes that a message has beyond the body, at most: headers, mostly
+		window   = 1 << 20 // bytes that Envoy may send ahead, so that most bodies come in one go
+	)
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(int(maxBodyBytes) + envelope),
+		grpc.MaxSendMsgSize(int(maxBodyBytes) + envelope),
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(16 * window),
+	}
+}
+
+// Process implements [extprocv3.ExternalProcessorServer]: it is the loop around [session.step], and nothing else.
+func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	x := session{server: s}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		answer, done := s.timed(stream.Context(), &x, m)
+		if answer != nil {
+			if err := stream.Send(answer); err != nil {
+				return err
+			}
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+// timed makes one step of a session. It is the edge at which a panic ends: it costs one request, not the process.
+func (s *Server) timed(ctx context.Context, x *session, m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
+	start := s.clock()
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			s.log.LogAttrs(ctx, slog.LevelError, "panic while deciding", slog.Any("panic", p),
+				slog.String("exchange_id", x.id()), slog.String("stack", string(debug.Stack())))
+			answer, done = x.refuse(policy.Internal()), true
+		}
+		s.metrics.step(m).Observe(s.clock().Sub(start).Seconds())
+		if done && s.log.Enabled(ctx, slog.LevelDebug) {
+			s.log.LogAttrs(ctx, slog.LevelDebug, "decided", slog.String("exchange_id", x.id()), slog.String("code", x.code))
+		}
+	}()
+	return x.step(m)
+}

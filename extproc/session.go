@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package extproc
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/weir-proxy/weir/policy"
+)
+
+// session is one stream: one request of a client.
+//
+//	new ──headers──▶ waiting ──body──▶ over
+//	 └──── refused, answered ──────────▶
+type session struct {
+	server   *Server
+	exchange *policy.Exchange // nil until the headers have come
+	waiting  bool             // for the body
+	buffered bool             // Envoy collects the body and sends it in one message
+	code     string           // of the refusal, for the log; empty otherwise
+}
+
+// step takes one message of Envoy and returns the answer, and whether the session is over; then it must not be called again.
+// It does no input or output. A nil answer is none at all.
+func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
+	if m.GetObservabilityMode() {
+		return nil, true // Envoy reads no answers: there is nothing to decide
+	}
+	switch r := m.GetRequest().(type) {
+	case *extprocv3.ProcessingRequest_RequestHeaders:
+		if x.exchange != nil {
+			break
+		}
+		x.buffered = m.GetProtocolConfig().GetRequestBodyMode() == extprocfilterv3.ProcessingMode_BUFFERED
+		return x.begin(r.RequestHeaders)
+	case *extprocv3.ProcessingRequest_RequestBody:
+		if !x.waiting {
+			break
+		}
+		// A buffered body is whole even if it is not the end of the stream: then trailers follow.
+		if r.RequestBody.GetEndOfStream() || x.buffered {
+			return x.admit(r.RequestBody.GetBody()), true
+		}
+	case *extprocv3.ProcessingRequest_RequestTrailers:
+		if x.waiting { // and so the body had no bytes
+			return x.admit(nil), true
+		}
+	}
+	x.server.metrics.disorder.Inc()
+	return x.refuse(policy.Internal()), true
+}
+
+// begin decides by the headers, if that is possible.
+func (x *session) begin(h *extprocv3.HttpHeaders) (answer *extprocv3.ProcessingResponse, done bool) {
+	exchange, reply, denial := x.server.engine.Begin(head(h))
+	x.exchange = exchange
+	switch {
+	case denial != nil:
+		return x.refuse(denial), true
+	case reply != nil:
+		x.server.metrics.answered.Inc()
+		return replyResponse(x.id(), reply), true
+	}
+	x.waiting = true
+	return continueResponse, false
+}
+
+// admit decides by the body.
+func (x *session) admit(body []byte) *extprocv3.ProcessingResponse {
+	x.waiting = false
+	admission, denial := x.exchange.Admit(body)
+	if denial != nil {
+		return x.refuse(denial)
+	}
+	x.server.metrics.admitted.Inc()
+	return admissionResponse(admission)
+}
+
+func (x *session) refuse(d *policy.Denial) *extprocv3.ProcessingResponse {
+	x.waiting = false
+	x.code = d.Code
+	x.server.metrics.refused.WithLabelValues(d.Code).Inc()
+	return denialResponse(x.id(), d)
+}
+
+// id returns the exchange's id; empty when not even headers have come.
+func (x *session) id() string {
+	if x.exchange == nil {
+		return ""
+	}
+	return x.exchange.ID.String()
+}
+
+// head picks what the engine reads from the headers. Envoy has lower-cased their names.
+func head(h *extprocv3.HttpHeaders) *policy.Head {
+	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
+	for _, v := range h.GetHeaders().GetHeaders() {
+		var to *string
+		switch v.GetKey() {
+		case ":method":
+			to = &out.Method
+		case ":path":
+			to = &out.Path
+		case "authorization":
+			to = &out.Authorization
+		case "api-key":
+			to = &out.APIKey
+		case "x-api-key":
+			to = &out.XAPIKey
+		case "content-encoding":
+			to = &out.ContentEncoding
+		case "content-length":
+			to = &out.ContentLength
+		default:
+			continue
+		}
+		if *to != "" { // a header on several lines
+			*to += ","
+		}
+		*to += value(v)
+	}
+	return out
+}
+
+// value returns the value of a header, which Envoy sends in one of two fields, by its configuration.
+func value(v *corev3.HeaderValue) string {
+	if raw := v.GetRawValue(); len(raw) > 0 {
+		return string(raw)
+	}
+	return v.GetValue()
+}

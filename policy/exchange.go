@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Exchange is one request on its way through the engine. It is used by one goroutine.
+type Exchange struct {
+	// ID names the exchange everywhere: to the client, in the log, in weir.usage. It is a UUID of version 7.
+	ID uuid.UUID
+
+	engine    *Engine
+	snapshot  *Snapshot
+	grant     *grant // nil unless the head was accepted and the body is still awaited
+	operation Operation
+}
+
+// Admission is the decision to let an exchange through.
+type Admission struct {
+	Exchange   uuid.UUID
+	Ticket     string   // of the exchange, encoded
+	Choices    []Choice // channels to try, in this order; at least one, at most 16
+	Model      string   // as the client asked for it
+	ModelStart int      // the model's value in the body that is forwarded, with its quotes, is in the bytes
+	ModelEnd   int      // from ModelStart up to, not including, ModelEnd
+	Body       []byte   // to forward instead of the client's; nil when that goes through unchanged
+	Stream     bool     // the client asked for server-sent events
+	StripUsage bool     // the chunk with the usage was asked for by the gateway, not by the client
+	// FirstByteTimeout is how long each attempt may take until the answer begins.
+	FirstByteTimeout time.Duration
+}
+
+// Admit decides on an exchange by its body, which must be whole. It may be called once, and only when [Engine.Begin] neither
+// replied nor refused; else it refuses. It does not keep body, but what it returns does not outlive it unchanged: body must not
+// be altered as long as the admission is in use.
+func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
+	g := x.grant
+	if g == nil {
+		return nil, Internal()
+	}
+	x.grant = nil
+	if int64(len(body)) > x.engine.maxBody {
+		return nil, tooLarge(x.engine.maxBody)
+	}
+	req, denial := readRequest(body, x.operation)
+	if denial != nil {
+		return nil, denial
+	}
+	choices, denial := x.choose(g, req.model)
+	if denial != nil {
+		return nil, denial
+	}
+	a := &Admission{
+		Exchange: x.ID, Choices: choices, Model: req.model, Stream: req.stream,
+		ModelStart: req.modelAt.Start, ModelEnd: req.modelAt.End,
+		StripUsage: req.injected, FirstByteTimeout: x.engine.firstByte,
+	}
+	if req.stream {
+		a.FirstByteTimeout = x.engine.firstByteStream
+	}
+	if req.injected {
+		a.Body = req.edit.Apply(body)
+		moved := req.edit.Move(req.modelAt)
+		a.ModelStart, a.ModelEnd = moved.Start, moved.End
+	}
+	ticket := Ticket{
+		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
+		Stream: req.stream, Model: req.model, Choices: choices,
+	}
+	a.Ticket = ticket.String()
+	return a, nil
+}
+
+// choose finds the channels for a model.
+func (x *Exchange) choose(g *grant, model string) ([]Choice, *Denial) {
+	if !g.models.allows(model) {
+		return nil, modelNotAllowed(model)
+	}
+	o := x.snapshot.models[model]
+	if o == nil {
+		return nil, modelNotFound(model)
+	}
+	choices := x.engine.pick(o, g.tenant.ID, x.engine.clock())
+	if len(choices) > 0 {
+		return choices, nil
+	}
+	if o.known(g.tenant.ID) {
+		return nil, noChannel(model)
+	}
+	return nil, modelNotFound(model)
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/weir-proxy/weir/internal/jsonscan"
+)
+
+// Codes of a [Denial]. Clients and dashboards rely on them: they never change.
+const (
+	CodeInvalidKey          = "invalid_api_key"
+	CodeInvalidJSON         = "invalid_json"
+	CodeInvalidRequest      = "invalid_request_error"
+	CodeUnknownURL          = "unknown_url"
+	CodeMethodNotAllowed    = "method_not_allowed"
+	CodeUnsupportedEncoding = "unsupported_content_encoding"
+	CodeTooLarge            = "request_too_large"
+	CodeModelNotAllowed     = "model_not_allowed"
+	CodeModelNotFound       = "model_not_found"
+	CodeNoChannel           = "no_channel"
+	CodeNotReady            = "not_ready"
+	CodeInternal            = "internal_error"
+)
+
+// Types of a [Denial], as OpenAI names them.
+const (
+	typeInvalidRequest = "invalid_request_error"
+	typeServer         = "server_error"
+)
+
+// Internal returns the denial for a fault of the gateway itself. It says nothing of the cause: that is for the log.
+func Internal() *Denial {
+	return &Denial{
+		Status: http.StatusInternalServerError, Type: typeServer, Code: CodeInternal,
+		Message: "The gateway had an internal error. Retry, and quote the x-weir-exchange-id header if it persists.",
+	}
+}
+
+func notReady() *Denial {
+	return &Denial{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeNotReady, RetryAfter: time.Second,
+		Message: "The gateway is starting and has not read its configuration yet. Retry in a moment.",
+	}
+}
+
+// badKey refuses a credential. The message never repeats any of it.
+func badKey(message string) *Denial {
+	return &Denial{Status: http.StatusUnauthorized, Type: typeInvalidRequest, Code: CodeInvalidKey, Message: message}
+}
+
+func badRequest(param, message string) *Denial {
+	return &Denial{Status: http.StatusBadRequest, Type: typeInvalidRequest, Code: CodeInvalidRequest, Param: param, Message: message}
+}
+
+func unknownURL(method, path string) *Denial {
+	const most = 200 // bytes of a path that are worth repeating
+	return &Denial{
+		Status: http.StatusNotFound, Type: typeInvalidRequest, Code: CodeUnknownURL,
+		Message: fmt.Sprintf("Invalid URL (%s %s)", method, cut(path, most)),
+	}
+}
+
+func wrongMethod(method, allow string) *Denial {
+	return &Denial{
+		Status: http.StatusMethodNotAllowed, Type: typeInvalidRequest, Code: CodeMethodNotAllowed, Allow: allow,
+		Message: fmt.Sprintf("Not allowed to %s on this URL. Use %s.", cut(method, 20), allow),
+	}
+}
+
+func tooLarge(limit int64) *Denial {
+	return &Denial{
+		Status: http.StatusRequestEntityTooLarge, Type: typeInvalidRequest, Code: CodeTooLarge,
+		Message: "The request body is larger than the limit of " + strconv.FormatInt(limit, 10) + " bytes.",
+	}
+}
+
+func encodedBody() *Denial {
+	return &Denial{
+		Status: http.StatusUnsupportedMediaType, Type: typeInvalidRequest, Code: CodeUnsupportedEncoding,
+		Message: "The gateway reads request bodies and takes them only without content-encoding. Send the JSON uncompressed.",
+	}
+}
+
+// badJSON turns the fault that jsonscan found into a denial; within is the member of the body that was scanned, empty for the
+// whole body, and offset where it begins.
+func badJSON(err error, within string, offset int) *Denial {
+	e, ok := errors.AsType[*jsonscan.Error](err)
+	if !ok {
+		return Internal()
+	}
+	d := &Denial{Status: http.StatusBadRequest, Type: typeInvalidRequest, Code: CodeInvalidJSON, Param: e.Key}
+	at := e.Offset + offset
+	if e.Key == "" {
+		d.Message = fmt.Sprintf("We could not parse the JSON body of your request: %s at byte %d.", e.Reason, at)
+		return d
+	}
+	if within != "" {
+		d.Param = within + "." + e.Key
+	}
+	d.Message = fmt.Sprintf("We could not parse the JSON body of your request: %s at byte %d. "+
+		"Write %q once, in lower case and without escapes.", e.Reason, at, e.Key)
+	return d
+}
+
+func modelNotAllowed(model string) *Denial {
+	return &Denial{
+		Status: http.StatusForbidden, Type: typeInvalidRequest, Code: CodeModelNotAllowed, Param: "model",
+		Message: fmt.Sprintf("This API key may not use the model `%s`.", model),
+	}
+}
+
+func modelNotFound(model string) *Denial {
+	return &Denial{
+		Status: http.StatusNotFound, Type: typeInvalidRequest, Code: CodeModelNotFound, Param: "model",
+		Message: fmt.Sprintf("The model `%s` does not exist or you do not have access to it.", model),
+	}
+}
+
+func noChannel(model string) *Denial {
+	return &Denial{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeNoChannel,
+		Message: fmt.Sprintf("No channel is enabled for the model `%s` at present.", model),
+	}
+}
+
+// cut shortens what a client sent to at most n bytes before it goes into a message.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
+}

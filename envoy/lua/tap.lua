@@ -1,161 +1,159 @@
 -- SPDX-License-Identifier: Apache-2.0
 --
 -- The tap: looks at a response as it passes and keeps the bytes of its last usage object in dynamic metadata, from where the
--- access log takes them. It buffers nothing: of a chunk that ends within a usage object, or within a line that may be the usage
--- chunk of a stream whose client did not ask for one, it keeps that end until the next chunk, and no more than HOLD bytes.
+-- access log takes them. It buffers nothing: it remembers the end of a chunk in which a usage object, or its key, may be cut
+-- in two, and holds back only a line that may become the usage chunk of a stream whose client did not ask for one.
 --
--- In:  metadata weir.tap   id     the exchange, for x-weir-exchange-id
---                          strip  drop the chunk that only carries usage: the client did not ask for it
--- Out: metadata weir.usage last   bytes that begin with the last usage object of the response; what follows it is noise
+-- In:  metadata weir.tap    id     the exchange, for x-weir-exchange-id; without it nobody admitted this request
+--                           strip  take out the chunk that only carries usage: the client did not ask for it
+-- Out: metadata weir.usage  last   bytes that begin with the last usage object of the response; what follows it is noise
 --
--- Objects do not survive a yield: metadata is fetched anew in the loop.
+-- Objects do not survive a yield: metadata is fetched anew in the loops.
 
 local find, sub, byte = string.find, string.sub, string.byte
 
-local HOLD = 65536 -- bytes of an unfinished line that may be kept back
-local KEEP = 4096 -- bytes of a usage object that are kept
+local HOLD = 65536 -- bytes of an unfinished line that may be held back
+local KEEP = 4096 -- bytes that are kept from the beginning of a usage object
+local KEY = 24 -- bytes in which a cut key, blanks and a brace have room
 
--- A version 7 UUID for answers that Envoy gives by itself, when the processor could not name the exchange.
-local seeded = false
-local function uuid7(ms)
-  if not seeded then
-    math.randomseed((ms % 2147483648) + tonumber(sub(tostring({}), 10), 16) % 65521)
-    seeded = true
-  end
-  local r = math.random
-  return string.format("%08x-%04x-7%03x-%04x-%06x%06x", math.floor(ms / 65536), ms % 65536, r(0, 4095), r(32768, 49151),
-    r(0, 16777215), r(0, 16777215))
-end
-
--- usage returns where the value of the last usage object in b begins, or nil. A usage that is null or a number is none.
+-- usage returns where the key and the value of the last usage object in b begin, or nil. null, as OpenAI sends it with every
+-- other chunk, is no object; the text of a message cannot match, since a quote within a string has a backslash before it.
 local function usage(b)
-  local at, from = nil, 1
+  local key, value
+  local from = 1
   while true do
-    local _, e = find(b, '"usage"', from, true)
-    if not e then return at end
+    local s, e = find(b, '"usage"', from, true)
+    if not s then return key, value end
     from = e + 1
-    local c = byte(b, from)
-    if c == 58 and byte(b, from + 1) == 123 then -- the usual spelling: "usage":{
-      at = from + 1
-    else
+    local c, d = byte(b, from, from + 1)
+    if c == 58 and d == 123 then -- :{
+      key, value = s, from + 1
+    elseif c ~= 58 or d ~= 110 then -- not :null
       local _, v = find(b, "^%s*:%s*{", from)
-      if v then at = v end
+      if v then key, value = s, v end
     end
   end
 end
 
--- unfinished says whether a usage object that begins at i may go on in the next chunk, or one may begin there.
-local function open_object(b, i)
-  local depth, p = 0, i
+-- unfinished says whether the object that begins at p goes on behind the end of b.
+local function unfinished(b, p)
+  local depth = 0
   while true do
-    p = find(b, '[{}"]', p)
+    p = find(b, "[{}]", p)
     if not p then return true end
-    local c = byte(b, p)
-    if c == 123 then depth = depth + 1
-    elseif c == 125 then
-      depth = depth - 1
-      if depth == 0 then return false end
-    else -- a string; usage objects hold none with escapes, and a wrong guess only keeps more bytes
-      p = find(b, '"', p + 1, true)
-      if not p then return true end
-    end
+    depth = depth + (byte(b, p) == 123 and 1 or -1)
+    if depth == 0 then return false end
     p = p + 1
   end
 end
 
-local function keep(handle, b, i)
-  handle:streamInfo():dynamicMetadata():set("weir.usage", "last", sub(b, i, i + KEEP))
+local function keep(handle, b, value)
+  handle:streamInfo():dynamicMetadata():set("weir.usage", "last", sub(b, value, value + KEEP))
 end
 
--- tap watches chunks that are passed on as they are.
+-- tap watches chunks that pass unchanged.
 local function tap(handle)
   local tail = ""
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
       local b = tail .. chunk:getBytes(0, n)
-      local i = usage(b)
-      if i then keep(handle, b, i) end
-      if i and #b - i < KEEP and open_object(b, i) then
-        tail = sub(b, i - 16 > 0 and i - 16 or 1)
-        local k = find(tail, '"usage"', 1, true)
-        if k then tail = sub(tail, k) else tail = '"usage":' .. sub(b, i) end
+      local key, value = usage(b)
+      if value then keep(handle, b, value) end
+      if value and #b - key < KEEP and unfinished(b, value) then
+        tail = sub(b, key)
       else
-        tail = sub(b, -24) -- room for the key, blanks and the brace
-        if i then
-          local k = find(tail, '"usage"', 1, true)
-          if k and usage(sub(tail, k)) then tail = "" end -- already kept
-        end
+        tail = sub(b, -KEY)
       end
     end
   end
 end
 
--- bare says whether a line is the usage chunk: a usage object, and no choice.
-local function bare(line)
-  return usage(line) and find(line, '"choices"%s*:%s*%[%s*%]')
-end
-
--- maybe says whether an unfinished line may become the usage chunk.
-local function maybe(line)
-  return (find(line, "^data:%s*{") or find("data: {", line, 1, true) == 1)
-    and not find(line, '"choices":[{', 1, true) and not find(line, '"delta"', 1, true)
+-- undecided says whether an unfinished line may yet become the usage chunk. A line that is none is never held: what an
+-- unlucky provider sends as its last words without a line's end must not be lost.
+local function undecided(line)
+  if #line < 7 then return sub("data: {", 1, #line) == line end
+  return find(line, "^data: ?{") and #line < HOLD and not find(line, '"choices":[{', 1, true)
 end
 
 -- strip watches chunks too, and takes the usage chunk out, with the blank line behind it.
 local function strip(handle)
-  local held, skip = "", false
+  local held, blank = "", false -- blank: the line after the one that was taken out
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
       local b = held .. chunk:getBytes(0, n)
-      local out, changed, from = {}, held ~= "", 1
-      held = ""
-      while from <= #b do
-        local e = find(b, "\n", from, true)
-        if not e then
-          local rest = sub(b, from)
-          if maybe(rest) and #rest < HOLD then
-            held, changed = rest, true
+      if not blank and byte(b, -1) == 10 and not usage(b) then
+        if held ~= "" then
+          chunk:setBytes(b)
+          held = ""
+        end
+      else
+        local out, from = {}, 1
+        held = ""
+        while from <= #b do
+          local e = find(b, "\n", from, true)
+          local line = sub(b, from, e or #b)
+          from = from + #line
+          if not e and not blank and undecided(line) then
+            held = line
+          elseif blank and (line == "\n" or line == "\r\n" or line == "\r") then
+            blank = line == "\r"
           else
-            out[#out + 1] = rest
-            skip = false
+            blank = false
+            local _, value = usage(line)
+            if value then
+              keep(handle, line, value)
+              blank = find(line, '"choices"%s*:%s*%[%s*%]') ~= nil
+            end
+            if not blank then out[#out + 1] = line end
           end
-          break
         end
-        local line = sub(b, from, e)
-        from = e + 1
-        if skip and (line == "\n" or line == "\r\n") then
-          changed, skip = true, false
-        else
-          skip = false
-          local i = find(line, '"usage"', 1, true) and usage(line)
-          if i then
-            keep(handle, line, i)
-            if bare(line) then skip, changed = true, true end
-          end
-          if not skip then out[#out + 1] = line end
-        end
+        chunk:setBytes(table.concat(out))
       end
-      if changed then chunk:setBytes(table.concat(out)) end
     end
   end
 end
 
+-- uuid7 names answers that Envoy gives by itself when no processor could.
+local seeded = false
+local function uuid7(ms)
+  local r = math.random
+  if not seeded then
+    math.randomseed(ms % 2147483648 + (tonumber(sub(tostring({}), 8)) or 0) % 2147483648)
+    seeded = true
+  end
+  return string.format("%08x-%04x-7%03x-%04x-%06x%06x", math.floor(ms / 65536), ms % 65536, r(0, 4095), r(32768, 49151),
+    r(0, 16777215), r(0, 16777215))
+end
+
+-- A provider that refuses the channel's credential says so to the operator, in the log; the client's own key is fine.
+local REFUSED = '{"error":{"message":"The provider refused the gateway\'s credential for this model. The operator of the '
+  .. 'gateway has to mend it.","type":"server_error","param":null,"code":"upstream_auth_failed"}}'
+
 function envoy_on_response(handle)
-  local meta = handle:streamInfo():dynamicMetadata():get("weir.tap")
   local headers = handle:headers()
-  if not meta then -- a refusal, or Envoy's own answer without a decision
-    if not headers:get("x-weir-exchange-id") then headers:add("x-weir-exchange-id", uuid7(handle:timestamp())) end
+  local meta = handle:streamInfo():dynamicMetadata():get("weir.tap")
+  if not meta then -- a refusal, or Envoy's own answer
+    if not headers:get("x-weir-exchange-id") then
+      headers:add("x-weir-exchange-id", uuid7(handle:timestamp()))
+    end
     return
   end
   headers:replace("x-weir-exchange-id", meta.id)
-  if headers:get(":status") ~= "200" then return end
-  local kind = headers:get("content-type") or ""
-  if meta.strip and find(kind, "text/event-stream", 1, true) then
-    headers:remove("content-length")
-    strip(handle)
-  else
-    tap(handle)
+  local status = headers:get(":status")
+  if status == "200" then
+    if meta.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then
+      headers:remove("content-length") -- some providers send one on event streams; it would be wrong now
+      strip(handle)
+    else
+      tap(handle)
+    end
+  elseif status == "401" or status == "403" then
+    headers:replace(":status", "502")
+    headers:replace("content-type", "application/json")
+    headers:remove("content-encoding")
+    local size = handle:body(true):setBytes(REFUSED)
+    headers:replace("content-length", tostring(size))
   end
 end

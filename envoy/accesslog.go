@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// The lines of the access log. Package usage reads them; both sides are held together by the end-to-end tests. The operators are
+// those of https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/observability/access_log/usage.
+var (
+	exchangeLine = map[string]string{
+		"kind":       "exchange",
+		"ticket":     "%DYNAMIC_METADATA(weir:ticket)%",
+		"usage":      "%DYNAMIC_METADATA(weir.usage:last)%",
+		"cluster":    "%UPSTREAM_CLUSTER%",
+		"status":     "%RESPONSE_CODE%",
+		"flags":      "%RESPONSE_FLAGS%",
+		"details":    "%RESPONSE_CODE_DETAILS%",
+		"attempts":   "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+		"rx":         "%BYTES_RECEIVED%",
+		"tx":         "%BYTES_SENT%",
+		"start":      "%START_TIME(%s.%6f)%",
+		"duration":   "%DURATION%",
+		"first_byte": "%RESPONSE_DURATION%",
+		"log_type":   "%ACCESS_LOG_TYPE%",
+	}
+	attemptLine = map[string]string{
+		"kind":        "attempt",
+		"ticket":      "%DYNAMIC_METADATA(weir:ticket)%",
+		"cluster":     "%UPSTREAM_CLUSTER%",
+		"status":      "%RESPONSE_CODE%",
+		"flags":       "%RESPONSE_FLAGS%",
+		"retry_after": "%RESP(RETRY-AFTER)%",
+		"attempt":     "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+		"duration":    "%DURATION%",
+	}
+)
+
+// admitted lets only exchanges through that carry a ticket: a refusal is no row.
+func admitted() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
+		MetadataFilter: &accesslogv3.MetadataFilter{
+			Matcher: &matcherv3.MetadataMatcher{
+				Filter: "weir",
+				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: "ticket"}}},
+				Value:  &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}},
+			},
+			MatchIfKeyNotFound: wrapperspb.Bool(false),
+		},
+	}}
+}
+
+// failed lets only attempts through that a channel's health should know of.
+func failed() *accesslogv3.AccessLogFilter {
+	or := &accesslogv3.OrFilter{Filters: []*accesslogv3.AccessLogFilter{
+		{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+			Comparison: &accesslogv3.ComparisonFilter{
+				Op:    accesslogv3.ComparisonFilter_GE,
+				Value: &corev3.RuntimeUInt32{DefaultValue: 400, RuntimeKey: "weir.attempt.log_from_status"},
+			},
+		}}},
+		{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
+	}}
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
+		Filters: []*accesslogv3.AccessLogFilter{admitted(), {FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: or}}},
+	}}}
+}
+
+func fileLog(path string, line map[string]string, filter *accesslogv3.AccessLogFilter) (*accesslogv3.AccessLog, error) {
+	fields := make(map[string]*structpb.Value, len(line))
+	for k, v := range line {
+		fields[k] = structpb.NewStringValue(v)
+	}
+	config, err := anypb.New(&filelogv3.FileAccessLog{
+		Path: path,
+		AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: fields}},
+		}},
+	})
+	return &accesslogv3.AccessLog{
+		Name:       "envoy.access_loggers.file",
+		Filter:     filter,
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: config},
+	}, err
+}

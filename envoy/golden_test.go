@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/weir-proxy/weir/internal/repo"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func testGateway() Gateway {
+	return Gateway{
+		Listen: "127.0.0.1:10000", LogFile: "log/exchanges.jsonl", CAFile: "testdata/ca.pem", MaxBodyBytes: 32 << 20,
+		Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,
+	}
+}
+
+// goldens are configurations as operators have them. Each is checked against testdata and by the real Envoy.
+func goldens() map[string][]Channel {
+	return map[string][]Channel{
+		"nothing": nil,
+		"openai":  {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
+		"failover": {
+			{ID: 12, Name: "second", Dialect: OpenAI, BaseURL: "https://eu.example.com:8443/v1/", Credential: "sk-2"},
+			{ID: 3, Name: "first", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"},
+		},
+		"azure":  {{ID: 4, Name: "azure", Dialect: Azure, BaseURL: "https://x.openai.azure.com/openai/v1", Credential: "az", Renames: true}},
+		"claude": {{ID: 5, Name: "claude", Dialect: Anthropic, BaseURL: "https://api.anthropic.com/v1", Credential: "sk-ant"}},
+		"local": {
+			{ID: 6, Name: "vllm", Dialect: OpenAI, BaseURL: "http://127.0.0.1:8000/v1", Credential: "none"},
+			{ID: 7, Name: "vllm6", Dialect: OpenAI, BaseURL: "http://[::1]:8000", Credential: "none"},
+			{ID: 8, Name: "gpu", Dialect: OpenAI, BaseURL: "http://gpu.internal/serving/model-a/v1", Credential: "none"},
+		},
+	}
+}
+
+func TestResourcesAreGolden(t *testing.T) {
+	dir := filepath.Join("testdata", "golden")
+	names := map[string]bool{}
+	for name, channels := range goldens() {
+		names[name+".yaml"] = true
+		t.Run(name, func(t *testing.T) {
+			got := staticYAML(t, testGateway(), channels)
+			path := filepath.Join(dir, name+".yaml")
+			if *update {
+				if err := os.WriteFile(path, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(got), string(want)); diff != "" {
+				t.Errorf("resources differ from %s (got -, want +; rewrite with -update):\n%s", path, diff)
+			}
+		})
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if names[e.Name()] {
+			continue
+		}
+		if *update {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+			continue
+		}
+		t.Errorf("%s belongs to no case; remove it with -update", e.Name())
+	}
+}
+
+func TestEnvoyAcceptsEveryGolden(t *testing.T) {
+	binary, err := Find(t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", "golden", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, f := range files {
+		t.Run(filepath.Base(f), func(t *testing.T) {
+			if err := os.MkdirAll("log", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll("log") })
+			out, err := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-c", f, "--disable-hot-restart").CombinedOutput()
+			if err != nil {
+				t.Errorf("%v:\n%s", err, out)
+			}
+			if bytes.Contains(out, []byte("eprecated")) {
+				t.Errorf("uses what Envoy is about to drop:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestABadChannelIsLeftOutAndNamed(t *testing.T) {
+	good := Channel{ID: 1, Name: "good", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1"}
+	for name, bad := range map[string]Channel{
+		"scheme":   {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "ftp://x/v1"},
+		"no host":  {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "https:///v1"},
+		"query":    {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "https://x/v1?a=b"},
+		"user":     {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "https://u:p@x/v1"},
+		"port":     {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "https://x:99999/v1"},
+		"quote":    {ID: 2, Name: "bad", Dialect: OpenAI, BaseURL: "https://x/v1\"]]"},
+		"provider": {ID: 2, Name: "bad", Dialect: "nobody", BaseURL: "https://x/v1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, err := Resources(testGateway(), []Channel{bad, good})
+			if err == nil || !bytes.Contains([]byte(err.Error()), []byte("channel bad")) {
+				t.Errorf("got error %v, want one that names the channel", err)
+			}
+			if got := len(set[resourcev3.ClusterType]); got != 2 {
+				t.Errorf("got %d clusters, want the good one and the denied one", got)
+			}
+		})
+	}
+}
+
+func TestResourcesDoNotDependOnTheOrderOfChannels(t *testing.T) {
+	channels := goldens()["failover"]
+	a := staticYAML(t, testGateway(), channels)
+	b := staticYAML(t, testGateway(), []Channel{channels[1], channels[0]})
+	if diff := cmp.Diff(string(a), string(b)); diff != "" {
+		t.Errorf("order matters:\n%s", diff)
+	}
+}
+
+// staticYAML is a bootstrap with the resources in it, such as the validation mode of Envoy takes, with sorted keys.
+func staticYAML(t *testing.T, g Gateway, channels []Channel) []byte {
+	t.Helper()
+	raw, err := Bootstrap(BootstrapOptions{Socket: "weir.sock", Admin: "127.0.0.1:10002"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bootstrapv3.Bootstrap{}
+	if err := protojson.Unmarshal(raw, b); err != nil {
+		t.Fatal(err)
+	}
+	set, err := Resources(g, channels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(set[resourcev3.ListenerType], &b.StaticResources.Listeners)
+	add(set[resourcev3.ClusterType], &b.StaticResources.Clusters)
+	add(set[resourcev3.SecretType], &b.StaticResources.Secrets)
+	raw, err = protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatal(err)
+	}
+	out, err := yaml.MarshalWithOptions(v, yaml.UseLiteralStyleIfMultiline(true), yaml.Indent(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func add[T *listenerv3.Listener | *clusterv3.Cluster | *tlsv3.Secret](from []types.Resource, to *[]T) {
+	for _, r := range from {
+		*to = append(*to, any(r).(T))
+	}
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	_ "embed"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+//go:embed lua/tap.lua
+var tapLua string
+
+// ListenerName is the name of the gateway's listener.
+const ListenerName = "weir"
+
+// Limits that are no option: nobody has asked for others.
+const (
+	maxStreams      = 1024             // concurrent streams on one HTTP/2 connection of a client
+	headersTimeout  = 10 * time.Second // for a client to send its request's headers
+	bodyTimeout     = 5 * time.Minute  // for a client to send its whole request
+	clientIdle      = time.Hour        // a client's connection without a request
+	decisionTimeout = 5 * time.Second  // for the processor to answer one message
+	readBuffer      = 1 << 20          // bytes buffered per connection before the other side is made to wait
+	logFlush        = time.Minute      // between the lines that say that a long exchange still lives
+	minBackOff      = time.Millisecond // between attempts
+)
+
+// ForwardedHeaders are the request headers that the processor sees. Each costs CPU per request, so there are no others.
+func ForwardedHeaders() []string {
+	return []string{
+		":method", ":path", "authorization", "api-key", "x-api-key",
+		"content-encoding", "content-length", "transfer-encoding",
+	}
+}
+
+func listener(g Gateway) (*listenerv3.Listener, error) {
+	host, port, err := net.SplitHostPort(g.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen address: %w", err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("listen address: port %q", port)
+	}
+	manager, err := connectionManager(g)
+	if err != nil {
+		return nil, err
+	}
+	packed, err := anypb.New(manager)
+	if err != nil {
+		return nil, err
+	}
+	return &listenerv3.Listener{
+		Name: ListenerName,
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+		}}},
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
+		}}}},
+	}, nil
+}
+
+func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
+	filters, err := gatewayFilters(g)
+	if err != nil {
+		return nil, err
+	}
+	replies, err := localReplyConfig()
+	if err != nil {
+		return nil, err
+	}
+	early, err := hygiene(g)
+	if err != nil {
+		return nil, err
+	}
+	log, err := fileLog(g.LogFile, exchangeLine, admitted())
+	if err != nil {
+		return nil, err
+	}
+	routes, err := routeConfiguration(g)
+	if err != nil {
+		return nil, err
+	}
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix:     "weir",
+		CodecType:      hcmv3.HttpConnectionManager_AUTO,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
+		HttpFilters:    filters,
+		HttpProtocolOptions: &corev3.Http1ProtocolOptions{
+			AcceptHttp_10:         true,
+			DefaultHostForHttp_10: "weir",
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
+			InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),
+			InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+		},
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:                  durationpb.New(clientIdle),
+			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST,
+		},
+		RequestHeadersTimeout:         durationpb.New(headersTimeout),
+		RequestTimeout:                durationpb.New(bodyTimeout),
+		StreamIdleTimeout:             durationpb.New(g.Idle),
+		UseRemoteAddress:              wrapperspb.Bool(true),
+		InternalAddressConfig:         &hcmv3.HttpConnectionManager_InternalAddressConfig{}, // nobody's headers are trusted
+		EarlyHeaderMutationExtensions: early,
+		NormalizePath:                 wrapperspb.Bool(true),
+		MergeSlashes:                  true,
+		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_REJECT_REQUEST,
+		GenerateRequestId:             wrapperspb.Bool(false),
+		ServerName:                    "weir",
+		LocalReplyConfig:              replies,
+		AccessLog:                     []*accesslogv3.AccessLog{log},
+		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
+			AccessLogFlushInterval: durationpb.New(logFlush),
+		},
+	}, nil
+}
+
+// hygiene removes what only Weir or Envoy may say, and what concerns the client's own connection, before anything looks at a
+// request.
+func hygiene(g Gateway) ([]*corev3.TypedExtensionConfig, error) {
+	prefixes := []string{"x-weir-", "x-envoy-"}
+	if !g.ForwardFake {
+		prefixes = append(prefixes, "x-fake-")
+	}
+	names := []string{"keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer", "x-request-id"}
+	var list []*mutationv3.HeaderMutation
+	for _, p := range prefixes {
+		list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+				KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p}, IgnoreCase: true},
+			},
+		}})
+	}
+	for _, n := range names {
+		list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: n}})
+	}
+	packed, err := anypb.New(&earlyv3.HeaderMutation{Mutations: list})
+	return []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed}}, err
+}
+
+func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
+	attempts, err := fileLog(g.LogFile, attemptLine, failed())
+	if err != nil {
+		return nil, err
+	}
+	return httpFilters([]namedFilter{
+		{"envoy.filters.http.ext_proc", decide()},
+		{"envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: inline(tapLua)}},
+		{"envoy.filters.http.router", &routerv3.Router{
+			SuppressEnvoyHeaders: true,
+			UpstreamLog:          []*accesslogv3.AccessLog{attempts},
+		}},
+	})
+}
+
+// decide sends headers, then the whole body, to the processor and waits for its word. Responses are none of its business.
+func decide() *extprocv3.ExternalProcessor {
+	var patterns []*matcherv3.StringMatcher
+	for _, h := range ForwardedHeaders() {
+		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: h}})
+	}
+	return &extprocv3.ExternalProcessor{
+		GrpcService: &corev3.GrpcService{
+			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: processorCluster}},
+		},
+		ProcessingMode: &extprocv3.ProcessingMode{
+			RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+			RequestBodyMode:     extprocv3.ProcessingMode_BUFFERED,
+			RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
+			ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+			ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
+			ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
+		},
+		MessageTimeout: durationpb.New(decisionTimeout),
+		StatusOnError:  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		ForwardRules:   &extprocv3.HeaderForwardingRules{AllowedHeaders: &matcherv3.ListStringMatcher{Patterns: patterns}},
+		MutationRules:  &mutationv3.HeaderMutationRules{AllowEnvoy: wrapperspb.Bool(true)},
+		MetadataOptions: &extprocv3.MetadataOptions{ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{
+			Untyped: []string{"weir", "weir.tap"},
+		}},
+		AllowContentLengthHeader: true,
+	}
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/weir-proxy/weir/internal/child"
+)
+
+// RunOptions says how to run one Envoy.
+type RunOptions struct {
+	Binary      string
+	Bootstrap   []byte        // from [Bootstrap]
+	Dir         string        // the bootstrap is written here
+	Admin       string        // host:port of the admin interface, as in the bootstrap
+	Concurrency int           // worker threads; zero is one per CPU
+	Drain       time.Duration // how long exchanges in flight may go on after ctx has ended; zero cuts them
+	Log         io.Writer     // Envoy's own log
+	Started     func(pid int) // called once Envoy runs, before it is ready; may be nil
+}
+
+// LogFlush is how long a line of the access log may wait in Envoy's memory: what a killed Envoy can lose at most.
+const LogFlush = 100 * time.Millisecond
+
+// Run runs Envoy until ctx ends or Envoy does. When ctx ends, Envoy stops taking connections, exchanges in flight go on for at
+// most Drain, and Run returns nil. An Envoy that ends by itself is an error.
+func Run(ctx context.Context, o RunOptions) error {
+	file := filepath.Join(o.Dir, "envoy.json")
+	if err := os.WriteFile(file, o.Bootstrap, 0o600); err != nil {
+		return fmt.Errorf("write bootstrap: %w", err)
+	}
+	args := []string{
+		"-c", file, "--disable-hot-restart", "--log-level", "warning",
+		"--file-flush-interval-msec", strconv.FormatInt(LogFlush.Milliseconds(), 10),
+		"--drain-time-s", strconv.Itoa(max(1, int(o.Drain.Seconds()))), "--drain-strategy", "immediate",
+	}
+	if o.Concurrency > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(o.Concurrency))
+	}
+	cmd := exec.Command(o.Binary, args...)
+	cmd.Stdout, cmd.Stderr = o.Log, o.Log
+	p, err := child.Start(cmd)
+	if err != nil {
+		return fmt.Errorf("start envoy: %w", err)
+	}
+	if o.Started != nil {
+		o.Started(p.PID())
+	}
+	select {
+	case <-p.Done():
+		return fmt.Errorf("envoy ended by itself: %w", cmp.Or(p.Err(), errors.New("exit status 0")))
+	case <-ctx.Done():
+	}
+	if o.Drain > 0 {
+		drain(context.WithoutCancel(ctx), o, p)
+	}
+	p.Stop(syscall.SIGTERM, stopTimeout)
+	return nil
+}
+
+// stopTimeout is how long an Envoy with nothing to do may take to end.
+const stopTimeout = 5 * time.Second
+
+// drain closes the listener and waits until no exchange is in flight, or the limit has passed, or Envoy has ended.
+func drain(ctx context.Context, o RunOptions, p *child.Process) {
+	ctx, cancel := context.WithTimeout(ctx, o.Drain)
+	defer cancel()
+	if err := post(ctx, o.Admin, "/drain_listeners?graceful&skip_exit"); err != nil {
+		return
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if n, err := Active(ctx, o.Admin); err != nil || n == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Active asks how many exchanges are in flight.
+func Active(ctx context.Context, admin string) (int, error) {
+	body, err := get(ctx, admin, "/stats?filter=^http.weir.downstream_rq_active$")
+	if err != nil {
+		return 0, err
+	}
+	_, value, _ := strings.Cut(body, ":")
+	n, err := strconv.Atoi(strings.TrimSpace(value))
+	if err != nil {
+		return 0, fmt.Errorf("active exchanges: %w", err)
+	}
+	return n, nil
+}
+
+// Ready asks whether Envoy has its whole configuration and serves. The error says what it is doing instead.
+func Ready(ctx context.Context, admin string) error {
+	body, err := get(ctx, admin, "/ready")
+	if err != nil {
+		return err
+	}
+	if s := strings.TrimSpace(body); s != "LIVE" {
+		return fmt.Errorf("envoy is %s", s)
+	}
+	body, err = get(ctx, admin, "/stats?filter=^listener_manager.total_listeners_active$")
+	if err != nil {
+		return err
+	}
+	if _, n, _ := strings.Cut(body, ":"); strings.TrimSpace(n) == "0" {
+		return errors.New("envoy has no listener yet")
+	}
+	return nil
+}
+
+func get(ctx context.Context, admin, path string) (string, error) {
+	return call(ctx, http.MethodGet, admin, path)
+}
+
+func post(ctx context.Context, admin, path string) error {
+	_, err := call(ctx, http.MethodPost, admin, path)
+	return err
+}
+
+// call speaks to Envoy's admin interface. Answers are short; a status other than 200 is not an error for /ready, whose body says
+// the state.
+func call(ctx context.Context, method, admin, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", fmt.Errorf("ask envoy: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		return "", fmt.Errorf("ask envoy: %w", err)
+	}
+	return string(b), nil
+}

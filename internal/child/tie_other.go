@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package child
+
+import "syscall"
+
+func tie(a *syscall.SysProcAttr) { a.Setpgid = true }

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed" // openapi.yaml
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/weir-proxy/weir/internal/store"
+)
+
+// TenantReader looks tenants up by id or name.
+type TenantReader interface {
+	Tenants(ctx context.Context) ([]store.Tenant, error)
+	Tenant(ctx context.Context, ref string) (store.Tenant, error)
+}
+
+// TenantWriter changes tenants.
+type TenantWriter interface {
+	CreateTenant(ctx context.Context, name string) (store.Tenant, error)
+	SetTenant(ctx context.Context, ref string, c store.TenantChange) (store.Tenant, error)
+	DeleteTenant(ctx context.Context, ref string) error
+}
+
+// KeyReader looks keys up by id or name.
+type KeyReader interface {
+	Keys(ctx context.Context, f store.KeyFilter) ([]store.Key, error)
+	Key(ctx context.Context, ref string) (store.Key, error)
+}
+
+// KeyWriter changes keys.
+type KeyWriter interface {
+	CreateKey(ctx context.Context, n store.NewKey) (store.Key, store.Secret, error)
+	SetKey(ctx context.Context, ref string, c store.KeyChange) (store.Key, error)
+	RevokeKey(ctx context.Context, ref string) (store.Key, error)
+}
+
+// ChannelReader looks channels up by id or name.
+type ChannelReader interface {
+	Channels(ctx context.Context) ([]store.Channel, error)
+	Channel(ctx context.Context, ref string) (store.Channel, error)
+}
+
+// ChannelWriter changes channels.
+type ChannelWriter interface {
+	CreateChannel(ctx context.Context, n store.NewChannel) (store.Channel, error)
+	SetChannel(ctx context.Context, ref string, c store.ChannelChange) (store.Channel, error)
+	DeleteChannel(ctx context.Context, ref string) error
+}
+
+// UsageReader reads weir.usage.
+type UsageReader interface {
+	Usage(ctx context.Context, f store.UsageFilter) ([]store.UsageRow, error)
+	SumUsage(ctx context.Context, f store.UsageFilter, by []string) ([]store.UsageSum, error)
+}
+
+// Store is what the API stands on; *store.Store is one.
+type Store interface {
+	TenantReader
+	TenantWriter
+	KeyReader
+	KeyWriter
+	ChannelReader
+	ChannelWriter
+	UsageReader
+}
+
+// ChannelTester asks a channel's provider whether the channel works. [Prober] does.
+type ChannelTester interface {
+	TestChannel(ctx context.Context, c store.Channel) ChannelTest
+}
+
+// Options are what [New] needs. All but Token are required.
+type Options struct {
+	Store         Store
+	Token         store.Secret                      // when empty, everything below /api/v1 is refused
+	Metrics       http.Handler                      // answers /metrics
+	Ready         func(ctx context.Context) []Check // what keeps this process from serving; called for each /readyz
+	Version       string
+	Logger        *slog.Logger
+	ChannelTester ChannelTester
+}
+
+// api holds the handlers.
+type api struct {
+	Options
+	tokenHash [sha256.Size]byte
+	mux       *http.ServeMux
+}
+
+// handler answers a request or returns why it cannot; see [problemOf].
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// route is one operation of the API.
+type route struct {
+	method, path string
+	serve        handler
+}
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// apiPrefix is what the token protects.
+const apiPrefix = "/api/"
+
+func (a *api) routes() []route {
+	return []route{
+		{"GET", "/livez", a.live},
+		{"GET", "/readyz", a.ready},
+		{"GET", "/metrics", a.metrics},
+
+		{"GET", "/api/v1/version", a.version},
+		{"GET", "/api/v1/doctor", a.doctor},
+		{"GET", "/api/v1/openapi.yaml", a.document},
+
+		{"GET", "/api/v1/tenants", a.listTenants},
+		{"POST", "/api/v1/tenants", a.createTenant},
+		{"GET", "/api/v1/tenants/{ref}", a.showTenant},
+		{"PATCH", "/api/v1/tenants/{ref}", a.changeTenant},
+		{"DELETE", "/api/v1/tenants/{ref}", a.deleteTenant},
+
+		{"GET", "/api/v1/keys", a.listKeys},
+		{"POST", "/api/v1/keys", a.createKey},
+		{"GET", "/api/v1/keys/{ref}", a.showKey},
+		{"PATCH", "/api/v1/keys/{ref}", a.changeKey},
+		{"POST", "/api/v1/keys/{ref}/revoke", a.revokeKey},
+
+		{"GET", "/api/v1/channels", a.listChannels},
+		{"POST", "/api/v1/channels", a.createChannel},
+		{"GET", "/api/v1/channels/{ref}", a.showChannel},
+		{"PATCH", "/api/v1/channels/{ref}", a.changeChannel},
+		{"DELETE", "/api/v1/channels/{ref}", a.deleteChannel},
+		{"POST", "/api/v1/channels/{ref}/test", a.testChannel},
+
+		{"GET", "/api/v1/usage", a.listUsage},
+		{"GET", "/api/v1/usage/sum", a.sumUsage},
+	}
+}
+
+// New returns the handler of the whole admin port.
+func New(o Options) http.Handler {
+	a := &api{Options: o, tokenHash: sha256.Sum256([]byte(o.Token.Reveal())), mux: http.NewServeMux()}
+	for _, rt := range a.routes() {
+		a.mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			if err := rt.serve(w, r); err != nil {
+				a.fail(w, r, rt, err)
+			}
+		})
+	}
+	cross := http.NewCrossOriginProtection()
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, problem(http.StatusForbidden, "cross-origin request", "a page of another origin may not change anything here"))
+	}))
+	return a.protect(cross.Handler(http.HandlerFunc(a.serve)))
+}
+
+// protect sets the headers that every answer has, and turns a panic of a handler into a 500.
+func (a *api) protect(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			a.Logger.ErrorContext(r.Context(), "admin handler panicked", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+			writeProblem(w, problem(http.StatusInternalServerError, "internal error", "the server could not do this"))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serve checks the token and routes. What the mux would answer in plain text becomes a problem.
+func (a *api) serve(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, apiPrefix) {
+		if p := a.authenticate(r); p != nil {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
+			writeProblem(w, p)
+			return
+		}
+	}
+	h, pattern := a.mux.Handler(r)
+	if pattern != "" {
+		a.mux.ServeHTTP(w, r) // Not h: only the mux sets the values of the path.
+		return
+	}
+	miss := &miss{header: w.Header()}
+	h.ServeHTTP(miss, r)
+	if miss.status == http.StatusMethodNotAllowed {
+		writeProblem(w, problem(miss.status, "method not allowed", r.Method+" is not possible here").hint("possible: %s", w.Header().Get("Allow")))
+		return
+	}
+	writeProblem(w, problem(http.StatusNotFound, "not found", "there is nothing at "+r.URL.Path).hint("GET /api/v1/openapi.yaml describes the API"))
+}
+
+// miss takes what the mux writes when no route matches: its headers matter, its text does not.
+type miss struct {
+	header http.Header
+	status int
+}
+
+func (m *miss) Header() http.Header         { return m.header }
+func (m *miss) Write(b []byte) (int, error) { return len(b), nil }
+func (m *miss) WriteHeader(status int)      { m.status = status }
+
+// authenticate compares hashes, so that the time it takes says nothing of the token, not even its length.
+func (a *api) authenticate(r *http.Request) *Problem {
+	if a.Token == "" {
+		return problem(http.StatusUnauthorized, "no token set", "the server has no admin token and refuses every request").
+			hint("set WEIR_ADMIN_TOKEN where weir serve runs, and restart it")
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return problem(http.StatusUnauthorized, "no token", "the request has no token").
+			hint("set WEIR_TOKEN to the server's WEIR_ADMIN_TOKEN, or send the header authorization: Bearer TOKEN")
+	}
+	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	if subtle.ConstantTimeCompare(got[:], a.tokenHash[:]) != 1 {
+		return problem(http.StatusUnauthorized, "wrong token", "the token is not that of this server").
+			hint("WEIR_TOKEN must be what the server has as WEIR_ADMIN_TOKEN")
+	}
+	return nil
+}
+
+func (a *api) fail(w http.ResponseWriter, r *http.Request, rt route, err error) {
+	p, internal := problemOf(err)
+	if internal && r.Context().Err() == nil {
+		id := strings.TrimPrefix(p.Instance, "urn:uuid:")
+		a.Logger.ErrorContext(r.Context(), "admin request failed", "request_id", id, "method", rt.method, "route", rt.path, "err", err)
+	}
+	writeProblem(w, p)
+}
+
+func (a *api) version(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, Version{Version: a.Version, Go: runtime.Version()})
+	return nil
+}
+
+func (a *api) document(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/yaml") // https://www.rfc-editor.org/rfc/rfc9512
+	_, _ = w.Write(openAPI)
+	return nil
+}
+
+func (a *api) metrics(w http.ResponseWriter, r *http.Request) error {
+	a.Metrics.ServeHTTP(w, r)
+	return nil
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"net/http"
+
+	"github.com/weir-proxy/weir/internal/store"
+)
+
+func tenantOf(t store.Tenant) Tenant {
+	return Tenant{ID: int64(t.ID), Name: t.Name, Disabled: t.Disabled, Created: t.Created}
+}
+
+func (a *api) listTenants(w http.ResponseWriter, r *http.Request) error {
+	all, err := a.Store.Tenants(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, listOf(all, tenantOf))
+	return nil
+}
+
+func (a *api) createTenant(w http.ResponseWriter, r *http.Request) error {
+	var n NewTenant
+	if err := decode(w, r, &n); err != nil {
+		return err
+	}
+	t, err := a.Store.CreateTenant(r.Context(), n.Name)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusCreated, tenantOf(t))
+	return nil
+}
+
+func (a *api) showTenant(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.Store.Tenant(r.Context(), r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, tenantOf(t))
+	return nil
+}
+
+func (a *api) changeTenant(w http.ResponseWriter, r *http.Request) error {
+	var c TenantChange
+	if err := decode(w, r, &c); err != nil {
+		return err
+	}
+	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), store.TenantChange{Name: c.Name, Disabled: c.Disabled})
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, tenantOf(t))
+	return nil
+}
+
+func (a *api) deleteTenant(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Store.DeleteTenant(r.Context(), r.PathValue("ref")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// listOf converts what the store returned; its items are never null.
+func listOf[S, T any](all []S, convert func(S) T) List[T] {
+	items := make([]T, len(all))
+	for i, s := range all {
+		items[i] = convert(s)
+	}
+	return List[T]{Items: items}
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/policy"
+)
+
+func usageRowOf(u store.UsageRow) UsageRow {
+	out := UsageRow{
+		ExchangeID:        u.Exchange,
+		TS:                u.Time,
+		TenantID:          int64(u.TenantID),
+		Tenant:            u.Tenant,
+		KeyID:             int64(u.KeyID),
+		Key:               u.Key,
+		Channel:           u.Channel,
+		Model:             u.Model,
+		UpstreamModel:     u.UpstreamModel,
+		Operation:         u.Operation,
+		Status:            u.Status,
+		HTTPStatus:        u.HTTPStatus,
+		Attempts:          u.Attempts,
+		Stream:            u.Stream,
+		Estimated:         u.Estimated,
+		InputTokens:       u.Input,
+		CachedInputTokens: u.CachedInput,
+		OutputTokens:      u.Output,
+		ReasoningTokens:   u.Reasoning,
+		CostNanoUSD:       u.CostNanoUSD,
+		RequestBytes:      u.RequestBytes,
+		ResponseBytes:     u.ResponseBytes,
+		FirstByteMS:       u.FirstByteMS,
+		DurationMS:        u.DurationMS,
+	}
+	if u.ChannelID != 0 {
+		id := int64(u.ChannelID)
+		out.ChannelID = &id
+	}
+	return out
+}
+
+func usageSumOf(u store.UsageSum) UsageSum {
+	out := UsageSum{
+		Group:             u.Group,
+		Requests:          u.Requests,
+		Estimated:         u.Estimated,
+		InputTokens:       u.Input,
+		CachedInputTokens: u.CachedInput,
+		OutputTokens:      u.Output,
+		ReasoningTokens:   u.Reasoning,
+		Unpriced:          u.Unpriced,
+	}
+	if out.Group == nil {
+		out.Group = map[string]string{}
+	}
+	if u.Unpriced < u.Requests {
+		out.CostNanoUSD = &u.CostNanoUSD
+	}
+	return out
+}
+
+func (a *api) listUsage(w http.ResponseWriter, r *http.Request) error {
+	q := &query{values: r.URL.Query()}
+	limit := q.limit()
+	before := q.uuid("cursor")
+	f, err := a.usageFilter(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	f.Limit, f.Before = limit, before
+	rows, err := a.Store.Usage(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	l := listOf(rows, usageRowOf)
+	if len(rows) == limit {
+		l.Next = rows[limit-1].Exchange.String()
+	}
+	writeJSON(w, http.StatusOK, l)
+	return nil
+}
+
+func (a *api) sumUsage(w http.ResponseWriter, r *http.Request) error {
+	q := &query{values: r.URL.Query()}
+	var by []string
+	if s := q.text("by"); s != "" {
+		by = strings.Split(s, ",")
+	}
+	f, err := a.usageFilter(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	sums, err := a.Store.SumUsage(r.Context(), f, by)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, listOf(sums, usageSumOf))
+	return nil
+}
+
+// usageFilter takes the parameters that listing and summing share, and with them the rest of q.
+func (a *api) usageFilter(ctx context.Context, q *query) (store.UsageFilter, error) {
+	f := store.UsageFilter{
+		Since:    q.time("since"),
+		Until:    q.time("until"),
+		Model:    q.text("model"),
+		Status:   q.text("status"),
+		Exchange: q.uuid("exchange"),
+	}
+	tenant, key, channel := q.text("tenant"), q.text("key"), q.text("channel")
+	if err := q.done(); err != nil {
+		return f, err
+	}
+	id, err := resolve(tenant, func(ref string) (int64, error) {
+		t, err := a.Store.Tenant(ctx, ref)
+		return int64(t.ID), err
+	})
+	if err != nil {
+		return f, err
+	}
+	f.Tenant = policy.TenantID(id)
+	if id, err = resolve(key, func(ref string) (int64, error) {
+		k, err := a.Store.Key(ctx, ref)
+		return int64(k.ID), err
+	}); err != nil {
+		return f, err
+	}
+	f.Key = policy.KeyID(id)
+	if id, err = resolve(channel, func(ref string) (int64, error) {
+		c, err := a.Store.Channel(ctx, ref)
+		return int64(c.ID), err
+	}); err != nil {
+		return f, err
+	}
+	f.Channel = policy.ChannelID(id)
+	return f, nil
+}
+
+// resolve returns the id that ref means. An id is not looked up: usage outlives what it refers to.
+func resolve(ref string, find func(string) (int64, error)) (int64, error) {
+	if ref == "" {
+		return 0, nil
+	}
+	if id, err := strconv.ParseInt(ref, 10, 64); err == nil && id > 0 {
+		return id, nil
+	}
+	return find(ref)
+}
+
+func (q *query) uuid(name string) uuid.UUID {
+	s := q.text(name)
+	if s == "" {
+		return uuid.Nil
+	}
+	id, err := uuid.Parse(s)
+	if err != nil {
+		q.fail(name, "must be a UUID")
+	}
+	return id
+}

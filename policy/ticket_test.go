@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+)
+
+func testTickets() map[string]*Ticket {
+	id := uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
+	most := &Ticket{
+		Exchange: id, Tenant: math.MaxInt64, Key: math.MaxInt64, Operation: OpResponses, Stream: true,
+		Model: strings.Repeat("m", maxTicketString),
+	}
+	for i := range maxChoices {
+		most.Choices = append(most.Choices, Choice{Channel: ChannelID(i + 1), Upstream: strings.Repeat("u", maxTicketString)})
+	}
+	return map[string]*Ticket{
+		"chat":       {Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "gpt-4o", Choices: []Choice{{Channel: 3, Upstream: "gpt-4o"}}},
+		"stream":     {Exchange: id, Tenant: 1, Key: 2, Operation: OpCompletions, Stream: true, Model: "漢", Choices: []Choice{{3, "a"}, {4, "漢"}, {5, "b/c"}}},
+		"no choices": {Exchange: id, Tenant: 1, Key: 2, Operation: OpEmbeddings, Model: "m"},
+		"most":       most,
+	}
+}
+
+func TestTicketReadsAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	for name, want := range testTickets() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := ParseTicket(want.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(got, want); diff != "" {
+				t.Errorf("ticket differs (-got +want):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The format outlives a deployment: tickets of the last version are still in the log when the next one starts.
+func TestTicketFormatIsStable(t *testing.T) {
+	t.Parallel()
+	const want = "AQGJCl2slndLvM6zAgmagFcBAgIBA-a8ogMDAWEEAAUDYi9j"
+	if got := testTickets()["stream"].String(); got != want {
+		t.Errorf("ticket = %s, want %s", got, want)
+	}
+}
+
+func TestTicketKnowsTimeAndUpstreamNames(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, nil)
+	ticket := testTickets()["stream"]
+	ticket.Exchange = e.newID(noon.Add(123456 * time.Microsecond))
+	if got, want := ticket.Time(), noon.Add(123*time.Millisecond); !got.Equal(want) {
+		t.Errorf("time = %v, want %v", got, want)
+	}
+	for id, want := range map[ChannelID]string{3: "a", 4: "漢", 5: "b/c", 6: ""} {
+		if got := ticket.Upstream(id); got != want {
+			t.Errorf("upstream of %d = %q, want %q", id, got, want)
+		}
+	}
+}
+
+func TestParseTicketRefusesEveryPrefixAndSuffix(t *testing.T) {
+	t.Parallel()
+	s := testTickets()["stream"].String()
+	for n := range len(s) {
+		if _, err := ParseTicket(s[:n]); !errors.Is(err, ErrTicket) {
+			t.Errorf("prefix of %d: %v, want ErrTicket", n, err)
+		}
+	}
+	for _, bad := range []string{s + "A", s + "AAAA", "=" + s, s + "=", strings.Replace(s, "AQ", "Ag", 1), " " + s} {
+		if _, err := ParseTicket(bad); !errors.Is(err, ErrTicket) {
+			t.Errorf("%s: %v, want ErrTicket", bad, err)
+		}
+	}
+}
+
+func FuzzParseTicket(f *testing.F) {
+	for _, t := range testTickets() {
+		f.Add(t.String())
+	}
+	f.Add("")
+	f.Add("AQ")
+	f.Fuzz(func(t *testing.T, s string) {
+		ticket, err := ParseTicket(s)
+		if err != nil {
+			if !errors.Is(err, ErrTicket) || ticket != nil {
+				t.Fatalf("ParseTicket = %v, %v, want nil and ErrTicket", ticket, err)
+			}
+			return
+		}
+		again, err := ParseTicket(ticket.String())
+		if err != nil {
+			t.Fatalf("%s: parses, but not when written again: %v", s, err)
+		}
+		if diff := cmp.Diff(again, ticket); diff != "" {
+			t.Fatalf("%s: differs when written again:\n%s", s, diff)
+		}
+	})
+}

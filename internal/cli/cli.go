@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is the command line of Weir: the long-running programs, and the verbs that speak to the admin REST API.
+//
+// [Main] is the whole of a process. A command returns an error; Main alone prints it and chooses the exit status: 0 done, 1 failed,
+// 2 wrong usage. The rules of what is printed where are at the top of print.go.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-proxy/weir/internal/config"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// DevOptions are what weir dev is told on the command line.
+type DevOptions struct {
+	Dir  string       // where its state is kept
+	Port int          // the first of its ports
+	Out  io.Writer    // for people: what runs where, and the key
+	Log  *slog.Logger // for everything else
+}
+
+// Programs are the long-running processes. They return nil when ctx ends and they have stopped cleanly.
+type Programs struct {
+	Serve        func(ctx context.Context, c config.Config, log *slog.Logger) error
+	Envoy        func(ctx context.Context, c config.Config, log *slog.Logger) error
+	Dev          func(ctx context.Context, o DevOptions) error
+	FakeProvider func(ctx context.Context, listen string, log *slog.Logger) error
+	Version      string // of this build
+}
+
+// Streams are where a process reads and writes.
+type Streams struct {
+	Out, Err io.Writer
+}
+
+// Main runs the command that args, without the program's name, ask for, and returns the exit status.
+func Main(ctx context.Context, p Programs, args []string, s Streams) int {
+	root := New(p)
+	root.SetArgs(args)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if errors.Is(err, errSilent) {
+		return exitFailed
+	}
+	printError(s.Err, err)
+	if _, wrong := errors.AsType[*usageError](err); wrong {
+		fmt.Fprintf(s.Err, "hint: %s --help\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// errSilent fails a command that has already said why on its standard output.
+var errSilent = errors.New("the findings are printed")
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func wrongUsage(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// New returns the root of the command line.
+func New(p Programs) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "weir",
+		Short: "A gateway for language-model APIs",
+		Long: `Weir is a gateway for language-model APIs: Envoy moves the bytes, a processor decides, Postgres keeps the books.
+
+"weir dev" runs all of it on this machine. "weir serve" and "weir envoy" are the same in production.
+The other commands administer a running Weir over its admin REST API.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.PersistentFlags().Bool("json", false, "print JSON, and nothing else, to standard output; programs log in JSON")
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "Programs:"},
+		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
+	)
+	for _, c := range []*cobra.Command{devCommand(p), serveCommand(p), envoyCommand(p), fakeCommand(p)} {
+		c.GroupID = groupRun
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{tenantCommand(), keyCommand(), channelCommand(), usageCommand(), doctorCommand(p.Version)} {
+		c.GroupID = groupAdmin
+		c.PersistentFlags().String("url", "", "the admin address of Weir (default $WEIR_URL, then that of weir dev)")
+		c.PersistentFlags().String("token", "", "the admin token, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+		root.AddCommand(c)
+	}
+	root.AddCommand(versionCommand(p.Version))
+	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: helpCommand(root)})
+	finish(root)
+	return root
+}
+
+const (
+	groupRun   = "run"
+	groupAdmin = "admin"
+)
+
+// helpCommand answers "weir help key create" as "weir key create --help" is answered.
+func helpCommand(root *cobra.Command) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, args []string) error {
+		c, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			return wrongUsage("there is no command %q", "weir "+strings.Join(args, " "))
+		}
+		c.InitDefaultHelpFlag()
+		return c.Help()
+	}
+}
+
+// finish makes cobra keep to our rules in every command: mistakes are a *usageError, and a command that only groups others wants one.
+func finish(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	c.Flags().SortFlags = false
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	if c.HasSubCommands() {
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(c *cobra.Command, args []string) error { return missingVerb(c, args) }
+	} else if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		finish(sub)
+	}
+}
+
+func missingVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 && !c.HasParent() {
+		return c.Help()
+	}
+	var verbs []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			verbs = append(verbs, sub.Name())
+		}
+	}
+	if len(args) == 0 {
+		return wrongUsage("%s needs one of: %s", c.CommandPath(), strings.Join(verbs, ", "))
+	}
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		return wrongUsage("there is no command %q; is it %s?", c.CommandPath()+" "+args[0], strings.Join(near, " or "))
+	}
+	return wrongUsage("there is no command %q, but: %s", c.CommandPath()+" "+args[0], strings.Join(verbs, ", "))
+}
+
+// arguments names what a command takes, so that what is missing or too much can be named as well.
+func arguments(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s is missing", names[len(args)])
+		}
+		if len(args) > len(names) {
+			return fmt.Errorf("%q is one argument too many", args[len(names)])
+		}
+		return nil
+	}
+}
+
+// fromFile resolves the forms in which a secret is given: itself, @FILE, or env:NAME. Only the first is seen by other users of the machine.
+func fromFile(flag, value string) (string, error) {
+	if path, ok := strings.CutPrefix(value, "@"); ok {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read --%s: %w", flag, err)
+		}
+		secret := strings.TrimRight(string(b), "\r\n")
+		if secret == "" {
+			return "", fmt.Errorf("read --%s: %s is empty", flag, path)
+		}
+		return secret, nil
+	}
+	if name, ok := strings.CutPrefix(value, "env:"); ok {
+		secret := os.Getenv(name)
+		if secret == "" {
+			return "", wrongUsage("--%s: the environment variable %q is not set", flag, name)
+		}
+		return secret, nil
+	}
+	return value, nil
+}

@@ -1,4 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package usage turns what Envoy writes to its access log into usage records, and ships those to the books.
+//
+//	Envoy ──▶ exchanges.jsonl ──▶ Shipper ──▶ Book (Postgres)
+//	          one Line each       Line + policy.Ticket ──▶ Record, in Batches
+//
+// The log is the spool: a line alone is enough to write the row of an exchange, and the book keeps the offset up to which each log has been
+// posted in the same transaction as the rows. So a row is written once, whatever dies when; see [Shipper].
+//
+// Who rotates the log renames it to exchanges.jsonl.ANYTHING or exchanges-ANYTHING.jsonl in the same directory and makes Envoy open it
+// anew. A log may be deleted as soon as [Shipper.Logs] shows no lag for it and Envoy no longer writes to it.
 package usage

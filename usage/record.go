@@ -48,7 +48,7 @@ type Record struct {
 	Tokens
 	RequestBytes  int64
 	ResponseBytes int64
-	FirstByte     time.Duration // from admission to the first byte of the answer; negative when there was none
+	FirstByte     time.Duration // from the first byte of the request to that of the answer; negative when there was none
 	Duration      time.Duration
 	Seq           int64 // offset in the log, in bytes, of the line's end
 }

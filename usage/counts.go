@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import "strconv"
+
+// maxCount is the highest number of tokens that is believed of one exchange. Two of them can be added without care.
+const maxCount = 1_000_000_000
+
+// ParseCounts reads the token counts from the usage object that s begins with, as one of these shapes has it:
+//
+//	chat, completions, embeddings  prompt_tokens, completion_tokens, total_tokens; prompt_tokens_details.cached_tokens,
+//	                               completion_tokens_details.reasoning_tokens; DeepSeek: prompt_cache_hit_tokens
+//	responses                      input_tokens, output_tokens, total_tokens; input_tokens_details.cached_tokens,
+//	                               output_tokens_details.reasoning_tokens
+//	Anthropic                      input_tokens without what is cached, cache_read_input_tokens, cache_creation_input_tokens
+//
+// Some providers leave reasoning out of the output (Gemini's and xAI's OpenAI dialects); that shows in their total, and is put right.
+// Bytes after the object do not matter: the tap cuts the object out of a stream without parsing it. It is no usage, and ok is false, when
+// the object is not whole, or does not give the input, or a count is negative, has a fraction, or is above a thousand million.
+func ParseCounts(s string) (t Tokens, ok bool) {
+	p := scanner{s: s}
+	c := counts{input: -1, output: -1, total: -1}
+	p.object(func(key string) { c.member(&p, key) })
+	if !p.ok() {
+		return Tokens{}, false
+	}
+	return c.tokens()
+}
+
+// counts are the members of a usage object.
+type counts struct {
+	input, output, total int64 // -1: absent
+	read, written        int64 // Anthropic's cache counts, beside input
+	hit                  int64 // DeepSeek's
+	cached, reasoning    int64
+	openAI               bool // input was called prompt_tokens: it includes what is cached, whatever else the object says
+}
+
+func (c *counts) member(p *scanner, key string) {
+	switch key {
+	case "prompt_tokens":
+		tokenCount(p, &c.input)
+		c.openAI = c.input >= 0
+	case "input_tokens":
+		if c.openAI {
+			p.skip() // gateways that translate write both
+			return
+		}
+		tokenCount(p, &c.input)
+	case "completion_tokens", "output_tokens":
+		tokenCount(p, &c.output)
+	case "total_tokens":
+		tokenCount(p, &c.total)
+	case "cache_read_input_tokens":
+		tokenCount(p, &c.read)
+	case "cache_creation_input_tokens":
+		tokenCount(p, &c.written)
+	case "prompt_cache_hit_tokens":
+		tokenCount(p, &c.hit)
+	case "prompt_tokens_details", "input_tokens_details":
+		detail(p, "cached_tokens", &c.cached)
+	case "completion_tokens_details", "output_tokens_details":
+		detail(p, "reasoning_tokens", &c.reasoning)
+	default:
+		p.skip()
+	}
+}
+
+// detail reads one member of an object that may be null.
+func detail(p *scanner, name string, v *int64) {
+	if p.null() {
+		return
+	}
+	p.object(func(key string) {
+		if key == name {
+			tokenCount(p, v)
+		} else {
+			p.skip()
+		}
+	})
+}
+
+// tokenCount reads a count into v. A null leaves it as it is.
+func tokenCount(p *scanner, v *int64) {
+	if p.null() {
+		return
+	}
+	n, err := strconv.ParseInt(p.number(), 10, 64)
+	if err != nil || n < 0 || n > maxCount {
+		p.fail("not a token count")
+		return
+	}
+	*v = n
+}
+
+func (c *counts) tokens() (Tokens, bool) {
+	t := Tokens{Input: c.input, Output: max(c.output, 0), Reasoning: c.reasoning}
+	if c.output < 0 && c.input >= 0 {
+		t.Output = max(c.total-c.input, 0)
+	}
+	if c.input < 0 {
+		if c.total < 0 {
+			return Tokens{}, false // half a count is none
+		}
+		t.Input = max(c.total-t.Output, 0) // some embeddings have a total alone
+	}
+	if !c.openAI {
+		t.Input += c.read + c.written
+	}
+	t.CachedInput = min(max(c.cached, c.hit, c.read), t.Input)
+	// A part is never more than the whole: then it was not a part.
+	if t.Reasoning > t.Output || t.Reasoning > 0 && c.total == t.Input+t.Output+t.Reasoning {
+		t.Output += t.Reasoning
+	}
+	return t, true
+}

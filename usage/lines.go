@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	readChunk = 256 << 10
+	// maxLine is the length above which a line is given up, but for its last keepLine bytes: whatever made it, an Envoy may have gone on
+	// writing good lines behind it.
+	maxLine  = 1 << 20
+	keepLine = 128 << 10
+)
+
+// physicalLine is what stands between two newlines of a log.
+type physicalLine struct {
+	text  []byte // valid until the next read
+	at    int64  // offset of text in the file
+	start int64  // offset of the line; less than at when the line was too long
+	end   int64  // offset behind the newline
+}
+
+// lineReader hands out the lines of a file that is still being written to. It reads in chunks and holds one line and one chunk at most.
+type lineReader struct {
+	src     io.ReaderAt
+	start   int64  // offset of the first line not handed out
+	off     int64  // offset of buf[0]; greater than start in a line that is too long
+	buf     []byte // read and not handed out
+	scanned int    // so many bytes of buf hold no newline
+	limit   int64  // the file's size, as far as it is to be read
+	ended   bool   // there was no further line up to limit
+}
+
+// next returns the next line. Without one, ok is false: the file ends here for now, or err says why it cannot be read.
+func (r *lineReader) next() (l physicalLine, ok bool, err error) {
+	for {
+		if i := bytes.IndexByte(r.buf[r.scanned:], '\n'); i >= 0 {
+			n := r.scanned + i + 1
+			l = physicalLine{text: r.buf[:n-1], at: r.off, start: r.start, end: r.off + int64(n)}
+			if l.end-l.start > maxLine && len(l.text) > keepLine {
+				l.at += int64(len(l.text) - keepLine)
+				l.text = l.text[len(l.text)-keepLine:]
+			}
+			r.buf, r.off, r.start, r.scanned, r.ended = r.buf[n:], l.end, l.end, 0, false
+			return l, true, nil
+		}
+		r.scanned = len(r.buf)
+		if r.scanned > maxLine {
+			drop := r.scanned - keepLine
+			r.buf, r.off, r.scanned = r.buf[drop:], r.off+int64(drop), keepLine
+		}
+		n, err := r.fill()
+		if err != nil {
+			return physicalLine{}, false, err
+		}
+		if n == 0 {
+			if len(r.buf) == 0 {
+				r.buf = nil // most logs of a directory are never written to again
+			}
+			r.ended = true
+			return physicalLine{}, false, nil
+		}
+	}
+}
+
+// fill reads a chunk behind what buf holds.
+func (r *lineReader) fill() (int, error) {
+	want := int(min(r.limit-r.read(), readChunk))
+	if want <= 0 {
+		return 0, nil
+	}
+	if cap(r.buf)-len(r.buf) < want {
+		grown := make([]byte, len(r.buf), len(r.buf)+want)
+		copy(grown, r.buf)
+		r.buf = grown
+	}
+	n, err := r.src.ReadAt(r.buf[len(r.buf):len(r.buf)+want], r.read())
+	r.buf = r.buf[:len(r.buf)+n]
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err != nil {
+		return n, fmt.Errorf("read log: %w", err)
+	}
+	return n, nil
+}
+
+// read returns the offset up to which the file has been read.
+func (r *lineReader) read() int64 { return r.off + int64(len(r.buf)) }
+
+// seek goes to the beginning of another line.
+func (r *lineReader) seek(offset int64) {
+	r.start, r.off, r.buf, r.scanned, r.ended = offset, offset, nil, 0, false
+}

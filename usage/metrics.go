@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Reasons of weir_usage_ship_failures_total.
+const (
+	failFenced   = "fenced"   // the position was moved by another
+	failPost     = "post"     // the book did not take a batch
+	failPosition = "position" // the book did not give the position, or it does not fit the log
+	failRead     = "read"     // the log cannot be read
+)
+
+// metrics are what the shipper tells Prometheus.
+type metrics struct {
+	rows        *prometheus.CounterVec
+	estimated   prometheus.Counter
+	badLines    prometheus.Counter
+	unadmitted  prometheus.Counter
+	failures    *prometheus.CounterVec
+	overwritten prometheus.Counter
+	lag         prometheus.Gauge
+	logs        prometheus.Gauge
+	batchRows   prometheus.Histogram
+	postSeconds prometheus.Histogram
+}
+
+// newMetrics registers the metrics with reg, which may be nil. It panics when reg has them already.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	m := &metrics{
+		rows: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_usage_rows_total", Help: "Usage rows that this process wrote to the database, by how the exchange ended.",
+		}, []string{"status"}),
+		estimated: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_estimated_rows_total", Help: "Usage rows whose tokens rest on an estimate.",
+		}),
+		badLines: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_bad_lines_total", Help: "Pieces of the access log that are no line of Weir's: torn, overlong, or with a malformed ticket.",
+		}),
+		unadmitted: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_unadmitted_lines_total", Help: "Lines of the access log without a ticket: refused requests, which make no row.",
+		}),
+		failures: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_usage_ship_failures_total", Help: "Failures to ship a part of the access log, each followed by another attempt.",
+		}, []string{"reason"}),
+		overwritten: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_overwritten_logs_total", Help: "Access logs that were cut short or overwritten in place instead of being renamed.",
+		}),
+		lag: f.NewGauge(prometheus.GaugeOpts{
+			Name: "weir_usage_lag_bytes", Help: "Bytes of whole lines in the access logs that are not in the database.",
+		}),
+		logs: f.NewGauge(prometheus.GaugeOpts{
+			Name: "weir_usage_logs", Help: "Access logs that are being followed.",
+		}),
+		batchRows: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_usage_batch_rows", Help: "Rows in a batch.", Buckets: prometheus.ExponentialBuckets(1, 4, 8),
+		}),
+		postSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_usage_post_seconds", Help: "Time that the database took for a batch.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+	}
+	for _, s := range []Status{StatusOK, StatusClientClosed, StatusUpstreamError, StatusTimeout} {
+		m.rows.WithLabelValues(string(s))
+	}
+	for _, r := range []string{failFenced, failPost, failPosition, failRead} {
+		m.failures.WithLabelValues(r)
+	}
+	return m
+}
+
+// posted counts a batch that the book took.
+func (m *metrics) posted(records []Record) {
+	m.batchRows.Observe(float64(len(records)))
+	for i := range records {
+		m.rows.WithLabelValues(string(records[i].Status)).Inc()
+		if records[i].Estimated {
+			m.estimated.Inc()
+		}
+	}
+}

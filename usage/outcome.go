@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-proxy/weir/policy"
+)
+
+// NewRecord makes the row of the exchange whose end the line tells; t is the line's ticket. It sets everything but Seq.
+//
+// Where the tokens come from:
+//
+//	the channel's own count     whenever a 2xx answer brought a usage object, however the exchange ended
+//	an estimate of both         a 2xx answer without one: e counts bytes, and the record says that it is Estimated
+//	an estimate of the input    the client left before the head of an answer: the provider has the prompt, so the client owes it. Estimated
+//	zero                        every other answer: an error is free of charge, whoever made it, and so is what no channel took
+//
+// An exact record teaches e.
+func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
+	end := judge(l)
+	r := Record{
+		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key,
+		Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
+		HTTPStatus: l.Status, Attempts: l.Attempts,
+		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
+		FirstByte: l.FirstByte, Duration: l.Duration,
+	}
+	if end.sent {
+		r.Channel = ChannelOf(l.Cluster)
+		r.UpstreamModel = storable(t.Upstream(r.Channel))
+	}
+	counted := false
+	if success(l.Status) {
+		r.Tokens, counted = ParseCounts(l.Usage)
+	}
+	r.Status = end.status(l.Status, t.Stream && counted)
+	switch {
+	case counted:
+		e.Learn(&r)
+	case r.Channel == 0:
+	case success(l.Status):
+		r.Estimated = true
+		r.Input, r.Output = e.Input(&r), e.Output(&r)
+	case r.Status == StatusClientClosed:
+		r.Estimated = true
+		r.Input = e.Input(&r)
+	}
+	return r
+}
+
+func success(status int) bool { return status >= 200 && status < 300 }
+
+// ending is how Envoy saw an exchange end.
+type ending struct {
+	cause cause
+	sent  bool // a channel was given the request, or at least called
+	heard bool // a channel answered
+}
+
+// viaUpstream is the detail of a response whose head a channel wrote, and which nothing cut. The details are listed in
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/response_code_details.
+const viaUpstream = "via_upstream"
+
+func judge(l *Line) ending {
+	m := meanings(l.Flags)
+	end := ending{cause: m.cause, heard: l.FirstByte >= 0 || l.Details == viaUpstream}
+	// FirstByte does not show it: it may be of an attempt before the last.
+	end.sent = l.Details == viaUpstream || success(l.Status) || l.Attempts > 0 && !m.unsent
+	// In braces stands what befell the connection: a connection that timed out is a channel's failure.
+	reason, _, _ := strings.Cut(l.Details, "{")
+	switch {
+	case strings.Contains(reason, "timeout"):
+		end.cause = causeTimeout
+	case reason == "downstream_remote_disconnect", reason == "downstream_remote_reset", reason == "http2.remote_reset":
+		end.cause = max(end.cause, causeClient)
+	case reason == "upstream_reset_after_response_started":
+		end.cause = max(end.cause, causeUpstream)
+	}
+	return end
+}
+
+// status returns how an exchange ended. complete says that the final usage of a stream was seen: then the answer was whole, though the
+// client hung up before the connection's end, as SDKs do on reading "[DONE]".
+func (e ending) status(http int, complete bool) Status {
+	switch e.cause {
+	case causeTimeout:
+		return StatusTimeout
+	case causeClient:
+		if success(http) && complete {
+			return StatusOK
+		}
+		if http < 400 || !e.heard {
+			return StatusClientClosed // an error without a channel is Envoy's, to a client that it could not understand
+		}
+	case causeNone:
+		if success(http) {
+			return StatusOK
+		}
+	}
+	return StatusUpstreamError
+}
+
+// ChannelOf returns the channel that a cluster's name stands for: 12 for "channel-12", zero for every other name.
+func ChannelOf(cluster string) policy.ChannelID {
+	digits, ok := strings.CutPrefix(cluster, "channel-")
+	if !ok {
+		return 0
+	}
+	id, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || id <= 0 || digits[0] == '+' || digits[0] == '0' {
+		return 0
+	}
+	return policy.ChannelID(id)
+}
+
+// storable makes a name fit for Postgres, which refuses NUL and invalid UTF-8 in text: one such row would hold up the whole log.
+func storable(s string) string {
+	if strings.IndexByte(s, 0) >= 0 {
+		s = strings.ReplaceAll(s, "\x00", "\uFFFD")
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// Attempt is an attempt at one channel that failed. It says something of the channel; the exchange may still have succeeded elsewhere.
+type Attempt struct {
+	Ticket     *policy.Ticket
+	Channel    policy.ChannelID
+	Number     int           // 1 is the first
+	Status     int           // 0 when the channel did not answer
+	Flags      string        // Envoy's response flags; empty when there are none
+	Unreached  bool          // there was no connection to the channel
+	RetryAfter time.Duration // as the channel asked; zero when it did not
+	Duration   time.Duration
+}
+
+// NewAttempt makes the attempt that a line of [KindAttempt] tells. The time now is what a date in RetryAfter is compared with.
+func NewAttempt(l *Line, t *policy.Ticket, now time.Time) Attempt {
+	m := meanings(l.Flags)
+	return Attempt{
+		Ticket: t, Channel: ChannelOf(l.Cluster), Number: l.Attempts, Status: l.Status, Flags: l.Flags,
+		Unreached: m.unsent || m.unconnected, RetryAfter: retryAfter(l.RetryAfter, now), Duration: l.Duration,
+	}
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options say how a [Shipper] works. Zero values mean the defaults; only Dir and Book have none.
+type Options struct {
+	Dir  string // where Envoy writes its log
+	Book Book
+
+	Poll          time.Duration // how often to look for more; 100 ms
+	BatchRows     int           // records in a batch at most; 5000
+	BatchBytes    int64         // bytes of the log in a batch, or a little more; 32 MiB
+	BatchInterval time.Duration // how long a record waits for a batch to fill; 250 ms
+	PostTimeout   time.Duration // for one call of the book; 30 s
+	RetryMin      time.Duration // wait after a first failure; 100 ms
+	RetryMax      time.Duration // longest wait between two attempts; 5 s
+	DrainTimeout  time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
+
+	// OnAttempt is told of failed attempts, in the order of the log, at most once each in the life of a Shipper; after a restart those
+	// behind the book's position come again. It must return quickly. May be nil.
+	OnAttempt func(Attempt)
+
+	Logger     *slog.Logger          // nil discards
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+func (o *Options) setDefaults() {
+	duration := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	duration(&o.Poll, 100*time.Millisecond)
+	duration(&o.BatchInterval, 250*time.Millisecond)
+	duration(&o.PostTimeout, 30*time.Second)
+	duration(&o.RetryMin, 100*time.Millisecond)
+	duration(&o.RetryMax, 5*time.Second)
+	duration(&o.DrainTimeout, 10*time.Second)
+	if o.BatchRows <= 0 {
+		o.BatchRows = 5000
+	}
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = 32 << 20
+	}
+	if o.OnAttempt == nil {
+		o.OnAttempt = func(Attempt) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Shipper follows the logs in a directory and posts what they tell to a [Book]: every exchange once, in the order of its log.
+//
+// It keeps no state of its own. The book says up to where each log is posted, and moves that position in the transaction that writes the
+// rows; so it does not matter when this process, Envoy or the database dies. What has not been posted stays on the disk, and is limited by
+// it alone: at any time no more is held in memory than a batch and a chunk of each log.
+//
+// A log that the book will not take does not hold up the others; it is tried again and again, and nothing of it is skipped. That shows in
+// weir_usage_ship_failures_total, weir_usage_lag_bytes and an error in the journal.
+type Shipper struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	guess   *Estimator
+
+	files    []*logFile        // owned by Run
+	live     bool              // the directory has the file that Envoy writes to
+	warned   map[string]string // the last complaint about a path that cannot be opened
+	draining bool
+
+	logs atomic.Pointer[[]Log]
+}
+
+// Log is the state of a log that a [Shipper] follows.
+type Log struct {
+	Path     string
+	Writer   uuid.UUID // nil while there is no whole line
+	Size     int64
+	Position int64 // in the book; what is behind it is not
+	Lag      int64 // bytes of whole lines behind it; never more than Size - Position
+	Gone     bool  // deleted or cut short, and still held open for the lag
+}
+
+// NewShipper returns a shipper. It does nothing until Run is called.
+func NewShipper(o Options) *Shipper {
+	o.setDefaults()
+	return &Shipper{
+		o: o, log: o.Logger.With("dir", o.Dir), metrics: newMetrics(o.Registerer), guess: NewEstimator(), warned: make(map[string]string),
+	}
+}
+
+// Run ships until ctx ends, then ships what is on the disk by then, for DrainTimeout at most. It returns an error only if that did not
+// suffice, and the rest is shipped after the next start; or if Dir or Book is missing. Call it once.
+func (s *Shipper) Run(ctx context.Context) error {
+	if s.o.Dir == "" || s.o.Book == nil {
+		return errors.New("ship usage: no directory or no book")
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		deadline := time.AfterFunc(s.o.DrainTimeout, cancel)
+		context.AfterFunc(work, func() { deadline.Stop() })
+	})()
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+	for ctx.Err() == nil {
+		if s.step(work, time.Now()) {
+			continue
+		}
+		poll.Reset(s.o.Poll)
+		select {
+		case <-ctx.Done():
+		case <-poll.C:
+		}
+	}
+	return errors.Join(s.drain(work), s.close())
+}
+
+// drain ships what is on the disk now.
+func (s *Shipper) drain(ctx context.Context) error {
+	s.draining = true
+	s.look()
+	for _, f := range s.files {
+		f.target, f.retry = f.info.Size(), backoff{}
+	}
+	poll := time.NewTicker(min(s.o.Poll, s.o.RetryMin))
+	defer poll.Stop()
+	for {
+		busy := s.step(ctx, time.Now())
+		left := int64(0)
+		for _, f := range s.files {
+			left += f.lag(f.target)
+		}
+		if left == 0 {
+			return nil
+		}
+		if busy && ctx.Err() == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("drain usage log: %d bytes are not in the database yet", left)
+		case <-poll.C:
+		}
+	}
+}
+
+func (s *Shipper) close() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.file.Close())
+	}
+	s.files = nil
+	return errors.Join(errs...)
+}
+
+// Logs returns the logs that are followed, as of the last look. It may be called from any goroutine.
+func (s *Shipper) Logs() []Log {
+	if l := s.logs.Load(); l != nil {
+		return *l
+	}
+	return nil
+}
+
+// Drained reports whether every whole line that the last look found is in the book. It may be called from any goroutine.
+func (s *Shipper) Drained() bool {
+	l := s.logs.Load()
+	if l == nil {
+		return false
+	}
+	for _, f := range *l {
+		if f.Lag > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// publish lets others see the state of the logs.
+func (s *Shipper) publish() {
+	logs := make([]Log, 0, len(s.files))
+	total := int64(0)
+	for _, f := range s.files {
+		size := f.info.Size()
+		l := Log{Path: f.path, Writer: f.batch.Writer, Size: size, Position: f.batch.From, Lag: f.lag(size), Gone: f.gone()}
+		total += l.Lag
+		logs = append(logs, l)
+	}
+	s.logs.Store(&logs)
+	s.metrics.lag.Set(float64(total))
+	s.metrics.logs.Set(float64(len(logs)))
+}

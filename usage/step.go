@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/policy"
+)
+
+// step looks at the directory once and gives every log a turn, in which it may fill and post one batch. It reports whether some log has
+// more to do at once.
+func (s *Shipper) step(ctx context.Context, now time.Time) (busy bool) {
+	s.look()
+	taken := make(map[uuid.UUID]bool, len(s.files))
+	for _, f := range s.files {
+		if now.Before(f.retry.at) {
+			taken[f.batch.Writer] = true
+			continue
+		}
+		more, err := s.turn(ctx, f, now, taken)
+		if err != nil {
+			s.failed(f, now, err)
+		}
+		busy = busy || more
+	}
+	s.files = slices.DeleteFunc(s.files, s.release)
+	s.publish()
+	return busy
+}
+
+// look brings s.files up to date with the directory.
+func (s *Shipper) look() {
+	entries, err := os.ReadDir(s.o.Dir)
+	s.complain(s.o.Dir, err)
+	if err != nil {
+		return // not a reason to believe that logs were deleted
+	}
+	found := make(map[*logFile]bool, len(s.files))
+	s.live = false
+	for _, e := range entries {
+		if !isLog(e.Name()) {
+			continue
+		}
+		s.live = s.live || e.Name() == ActiveLog
+		path := filepath.Join(s.o.Dir, e.Name())
+		f, err := s.follow(path)
+		s.complain(path, err)
+		if f != nil {
+			found[f] = true
+		}
+	}
+	for _, f := range s.files {
+		if found[f] || f.frozen {
+			continue
+		}
+		f.missed++
+		if info, err := f.file.Stat(); err == nil {
+			f.info = info // Envoy writes on until it is told to open its log anew
+		}
+	}
+}
+
+// follow finds the log that is now at path among those that are followed, or begins to follow it. Nil means that there is none, or that it
+// vanished in the meantime.
+func (s *Shipper) follow(path string) (*logFile, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	if f := s.known(info); f != nil {
+		f.path, f.info, f.missed = path, info, 0
+		over, err := f.overwritten()
+		if err != nil || !over {
+			return f, err
+		}
+		s.cutShort(f)
+	}
+	f, err := openLog(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if known := s.known(f.info); known != nil { // renamed to this path between the two looks
+		return known, f.file.Close()
+	}
+	s.files = append(s.files, f)
+	return f, nil
+}
+
+func (s *Shipper) known(info os.FileInfo) *logFile {
+	for _, f := range s.files {
+		if !f.frozen && os.SameFile(f.info, info) {
+			return f
+		}
+	}
+	return nil
+}
+
+// cutShort gives up a log in whose place another is being written. What was read of it is still posted.
+func (s *Shipper) cutShort(f *logFile) {
+	f.frozen = true
+	s.metrics.overwritten.Inc()
+	s.log.Error("usage log was overwritten in place: what stood behind the last read is lost; rotate by renaming",
+		"path", f.path, "writer", f.batch.Writer, "read", f.lines.start)
+}
+
+// complain logs what is wrong with a path, once until it changes.
+func (s *Shipper) complain(path string, err error) {
+	switch {
+	case err == nil:
+		delete(s.warned, path)
+	case s.warned[path] != err.Error():
+		s.warned[path] = err.Error()
+		s.log.Error("usage log cannot be followed", "path", path, "err", err)
+	}
+}
+
+// release lets go of a log that is gone and done with. One that was deleted is done with once Envoy writes to another. That it is missed
+// once proves nothing: it may just be on its way to another name.
+func (s *Shipper) release(f *logFile) bool {
+	if !f.gone() || f.lag(f.info.Size()) > 0 || !f.frozen && (f.missed < 2 || !s.live) {
+		return false
+	}
+	copied := f.idle && f.batch.Writer != uuid.Nil
+	if n := f.info.Size() - f.lines.start; n > 0 && !f.frozen && !copied {
+		s.bad(f, f.lines.start, f.lines.start+n, fmt.Errorf("%w: the log was deleted in the middle of it", ErrLine))
+	}
+	if err := f.file.Close(); err != nil {
+		s.log.Warn("usage log was not closed", "path", f.path, "err", err)
+	}
+	return true
+}
+
+// turn reads on in a log, and posts the batch if it is full or old enough. The logs taken have had their turn already: a copy of one of
+// them waits until that one is gone.
+func (s *Shipper) turn(ctx context.Context, f *logFile, now time.Time, taken map[uuid.UUID]bool) (more bool, err error) {
+	if ok, err := f.identify(); err != nil || !ok {
+		return false, err
+	}
+	if taken[f.batch.Writer] {
+		f.idle = true
+		s.complain(f.batch.Writer.String(), fmt.Errorf("log %s is in the directory twice", f.batch.Writer))
+		return false, nil
+	}
+	taken[f.batch.Writer] = true
+	if !f.placed {
+		if err := s.place(ctx, f); err != nil {
+			return false, err
+		}
+	}
+	full := false
+	if !f.frozen {
+		if full, err = s.read(f, now); err != nil {
+			return false, err
+		}
+	}
+	if !f.pending() || !full && !s.draining && !f.gone() && now.Sub(f.since) < s.o.BatchInterval {
+		return false, nil
+	}
+	return full, s.post(ctx, f)
+}
+
+// failed notes that a turn failed, and when the next one is due.
+func (s *Shipper) failed(f *logFile, now time.Time, err error) {
+	reason := failRead
+	var failure *shipError
+	if errors.As(err, &failure) {
+		reason = failure.reason
+	}
+	s.metrics.failures.WithLabelValues(reason).Inc()
+	wait := f.retry.fail(now, s.o.RetryMin, s.o.RetryMax)
+	s.log.Error("usage log cannot be shipped; nothing is lost as long as the file stays",
+		"path", f.path, "writer", f.batch.Writer, "position", f.batch.From, "rows", len(f.batch.Records),
+		"failures", f.retry.failures, "retry_in", wait, "err", err)
+}
+
+// shipError is an error with the reason that the metrics count it under.
+type shipError struct {
+	reason string
+	err    error
+}
+
+func (e *shipError) Error() string { return e.err.Error() }
+func (e *shipError) Unwrap() error { return e.err }
+
+// place asks the book where to go on.
+func (s *Shipper) place(ctx context.Context, f *logFile) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.PostTimeout)
+	defer cancel()
+	pos, err := s.o.Book.Position(ctx, f.batch.Writer)
+	if err != nil {
+		return &shipError{failPosition, fmt.Errorf("read position: %w", err)}
+	}
+	if pos == f.batch.To && f.pending() {
+		s.metrics.posted(f.batch.Records) // the answer to Post was lost, not the batch
+	}
+	if err := f.place(pos); err != nil {
+		if f.frozen {
+			f.posted() // cannot be read again; a copy of the log, if there is one, goes on from the position
+		}
+		return &shipError{failPosition, err}
+	}
+	return nil
+}
+
+// post hands the batch to the book. Whatever goes wrong, the position is asked for before anything else is done with the log.
+func (s *Shipper) post(ctx context.Context, f *logFile) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.PostTimeout)
+	defer cancel()
+	began := time.Now()
+	err := s.o.Book.Post(ctx, f.batch)
+	s.metrics.postSeconds.Observe(time.Since(began).Seconds())
+	switch {
+	case err == nil:
+		s.metrics.posted(f.batch.Records)
+		f.posted()
+		f.retry = backoff{}
+		return nil
+	case errors.Is(err, ErrFenced):
+		f.placed = false
+		return &shipError{failFenced, fmt.Errorf("post usage: %w", err)}
+	default:
+		f.placed = false
+		return &shipError{failPost, fmt.Errorf("post usage: %w", err)}
+	}
+}
+
+// read fills the batch from the log. It reports whether the batch is full.
+func (s *Shipper) read(f *logFile, now time.Time) (full bool, err error) {
+	b := &f.batch
+	f.lines.limit = f.info.Size()
+	for {
+		if len(b.Records) >= s.o.BatchRows || b.To-b.From >= s.o.BatchBytes {
+			return true, nil
+		}
+		l, ok, err := f.lines.next()
+		if err != nil || !ok {
+			return false, err
+		}
+		if !f.pending() {
+			f.since = now
+		}
+		s.line(f, l, now)
+		b.To = l.end
+		f.seen = max(f.seen, l.end)
+	}
+}
+
+// line takes in what a physical line tells.
+func (s *Shipper) line(f *logFile, l physicalLine, now time.Time) {
+	if l.at > l.start {
+		s.bad(f, l.start, l.at, fmt.Errorf("%w: longer than %d bytes", ErrLine, maxLine))
+	}
+	text := string(l.text)
+	splitLine(text,
+		func(line *Line, end int) {
+			at := l.at + int64(end)
+			if end == len(text) {
+				at = l.end
+			}
+			if err := s.take(f, line, at, now); err != nil {
+				s.bad(f, l.start, at, err)
+			}
+		},
+		func(from, to int, err error) { s.bad(f, l.at+int64(from), l.at+int64(to), err) })
+}
+
+// take takes in one line that ends at the offset end.
+func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
+	if l.Kind == KindExchange && !l.Final() {
+		return nil
+	}
+	fresh := end > f.seen
+	if l.Ticket == "" {
+		if fresh {
+			s.metrics.unadmitted.Inc()
+		}
+		return nil
+	}
+	t, err := policy.ParseTicket(l.Ticket)
+	if err != nil {
+		return err
+	}
+	if l.Kind == KindAttempt {
+		if fresh {
+			s.o.OnAttempt(NewAttempt(l, t, now))
+		}
+		return nil
+	}
+	r := NewRecord(l, t, s.guess)
+	r.Seq = end
+	f.batch.Records = append(f.batch.Records, r)
+	return nil
+}
+
+// maxWarnings is how many bad lines of a log are logged one by one; the rest is only counted.
+const maxWarnings = 20
+
+// bad reports a piece of a log that is no line.
+func (s *Shipper) bad(f *logFile, from, to int64, err error) {
+	if to <= f.seen {
+		return
+	}
+	s.metrics.badLines.Inc()
+	if f.warned++; f.warned > maxWarnings {
+		return
+	}
+	s.log.Error("usage log holds something else than a line", "path", f.path, "writer", f.batch.Writer,
+		"offset", from, "bytes", to-from, "last_warning", f.warned == maxWarnings, "err", err)
+}

@@ -13,6 +13,7 @@ package config
 
 import (
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 )
@@ -59,8 +60,8 @@ type Envoy struct {
 	Admin       string `yaml:"admin"`       // host:port of Envoy's own admin interface
 	LogDir      string `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
 	Path        string `yaml:"path"`        // the binary; empty means that it is looked for
+	CAFile      string `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int    `yaml:"concurrency"` // worker threads; 0 means one per CPU
-	BaseID      int    `yaml:"base_id"`     // tells apart the Envoys of one machine
 }
 
 // Admin is where the admin REST API, the metrics and the dashboard are.
@@ -110,5 +111,24 @@ func (c Config) Complete() Config {
 	if c.Envoy.LogDir == "" {
 		c.Envoy.LogDir = filepath.Join(c.StateDir, "log")
 	}
+	if c.Envoy.CAFile == "" {
+		c.Envoy.CAFile = systemCAFile()
+	}
 	return c
+}
+
+// systemCAFile returns where this system keeps the certificates that it trusts. Envoy, unlike Go, does not look for them.
+func systemCAFile() string {
+	const debian = "/etc/ssl/certs/ca-certificates.crt" // Arch and Alpine too
+	for _, path := range []string{
+		debian,
+		"/etc/pki/tls/certs/ca-bundle.crt", // Fedora, Red Hat
+		"/etc/ssl/ca-bundle.pem",           // openSUSE
+		"/etc/ssl/cert.pem",                // macOS, BSD
+	} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return debian // Envoy says that it is missing when a channel needs it.
 }

@@ -57,7 +57,7 @@ func (c Config) locate(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("find the folder of the configuration: %w", err)
 	}
-	for _, p := range []*string{&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path} {
+	for _, p := range []*string{&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}

@@ -53,7 +53,6 @@ const (
 	maxBody      = 1 << 30 // bytes; Envoy holds the whole body of each request
 	maxBatchRows = 100_000
 	maxConns     = 1000
-	maxBaseID    = 1 << 15
 	maxWorkers   = 1024
 )
 
@@ -71,7 +70,6 @@ func (c Config) Validate() error {
 	}
 	v.address("envoy.admin", c.Envoy.Admin)
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
-	v.within("envoy.base_id", int64(c.Envoy.BaseID), 0, maxBaseID)
 	v.address("admin.listen", c.Admin.Listen)
 	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)

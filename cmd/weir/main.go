@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Weir is a gateway for language-model APIs. See the README, or weir help.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weir-proxy/weir/internal/app"
+	"github.com/weir-proxy/weir/internal/cli"
+	"github.com/weir-proxy/weir/internal/fake"
+	"github.com/weir-proxy/weir/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) == 4 && os.Args[1] == app.DevProcessorCommand {
+		if err := app.DevProcessor(ctx, os.Args[2], os.Args[3]); err != nil {
+			slog.Error("processor failed", "err", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(cli.Main(ctx, cli.Programs{
+		Serve: app.Serve,
+		Envoy: app.Envoy,
+		Dev: func(ctx context.Context, o cli.DevOptions) error {
+			return app.Dev(ctx, app.DevOptions{Dir: o.Dir, Port: o.Port, Out: o.Out, Log: o.Log})
+		},
+		FakeProvider: func(ctx context.Context, listen string, log *slog.Logger) error {
+			log.Info("fake provider started", "listen", listen)
+			return fake.New(fake.Options{}).Run(ctx, listen)
+		},
+		Version: version.String(),
+	}, os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr}))
+}

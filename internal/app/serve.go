@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/extproc"
+	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/internal/config"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/internal/version"
+	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage"
+)
+
+// partitionInterval is how often partitions of weir.usage are made ahead; they are made for days ahead, so one failure is no harm.
+const partitionInterval = time.Hour
+
+// processor is the parts of one running processor.
+type processor struct {
+	cfg       config.Config
+	log       *slog.Logger
+	store     *store.Store
+	engine    *policy.Engine
+	cooldowns *policy.Cooldowns
+	xds       *envoy.Server
+	registry  *prometheus.Registry
+	seen      seen
+}
+
+// Serve runs the processor until ctx ends: it then stops taking streams, ships what Envoy's log holds, and returns nil.
+func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	key, err := cfg.EncryptionKey()
+	if err != nil {
+		return fmt.Errorf("secret_key: %w", err)
+	}
+	for _, dir := range []string{cfg.StateDir, cfg.Envoy.LogDir, filepath.Dir(cfg.Processor.Socket)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	s, err := store.Open(ctx, cfg.Database.URL.Reveal(), store.Options{SecretKey: key, Logger: log, MaxConns: cfg.Database.MaxConns})
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	defer s.Close()
+	if err := s.Migrate(ctx); err != nil {
+		return fmt.Errorf("migrate database: %w", err)
+	}
+	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry()}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p.engine = policy.New(policy.Options{
+		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
+		Dev:             cfg.Dev,
+		Health:          p.cooldowns,
+		FirstByte:       cfg.Timeouts.FirstByte,
+		FirstByteStream: cfg.Timeouts.FirstByteStream,
+	})
+	p.xds = envoy.NewServer(gateway(cfg), log)
+	return p.run(ctx)
+}
+
+// gateway is the part of the configuration that Envoy is told.
+func gateway(cfg config.Config) envoy.Gateway {
+	return envoy.Gateway{
+		Listen:       cfg.Gateway.Listen,
+		LogFile:      filepath.Join(cfg.Envoy.LogDir, usage.ActiveLog),
+		CAFile:       cfg.Envoy.CAFile,
+		MaxBodyBytes: int(cfg.Gateway.MaxBodyBytes),
+		Connect:      cfg.Timeouts.Connect,
+		FirstByte:    cfg.Timeouts.FirstByte,
+		Idle:         cfg.Timeouts.Idle,
+		Total:        cfg.Timeouts.Total,
+		ForwardFake:  cfg.Dev,
+	}
+}
+
+// run starts every part and waits for all of them. The first that fails ends the others.
+func (p *processor) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.decide(ctx) })
+	group.Go(func() error { return p.administer(ctx) })
+	group.Go(func() error { return p.watch(ctx) })
+	group.Go(func() error { return p.partitions(ctx) })
+	group.Go(func() error { return p.account(ctx) })
+	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
+	err := group.Wait()
+	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		p.log.Info("processor stopped")
+		return nil
+	}
+	return err
+}
+
+// decide serves ext_proc and xDS on the Unix socket.
+func (p *processor) decide(ctx context.Context) error {
+	listener, err := listenUnix(p.cfg.Processor.Socket)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(extproc.ServerOptions(p.cfg.Gateway.MaxBodyBytes)...)
+	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{Engine: p.engine, Logger: p.log, Registerer: p.registry}))
+	p.xds.Register(ctx, server)
+	stop := context.AfterFunc(ctx, func() {
+		// Discovery streams end with ctx; a decision takes microseconds. What is left after a second is not worth waiting for.
+		timer := time.AfterFunc(time.Second, server.Stop)
+		defer timer.Stop()
+		server.GracefulStop()
+	})
+	defer stop()
+	if err := server.Serve(listener); err != nil {
+		return fmt.Errorf("serve %s: %w", p.cfg.Processor.Socket, err)
+	}
+	return nil
+}
+
+// listenUnix listens on a socket that a processor that was killed may have left behind.
+func listenUnix(path string) (net.Listener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("another processor serves %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	// Who can write to the socket can decide nothing, but reads the providers' credentials by xDS: the group is as far as it goes.
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// administer serves the admin API.
+func (p *processor) administer(ctx context.Context) error {
+	handler := admin.New(admin.Options{
+		Store:         p.store,
+		Token:         store.Secret(p.cfg.Admin.Token.Reveal()),
+		Metrics:       promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}),
+		Ready:         p.ready,
+		Version:       version.String(),
+		Logger:        p.log,
+		ChannelTester: admin.NewProber(),
+	})
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the admin API: %w", err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = server.Shutdown(grace) // whoever still waits has had two seconds
+		_ = server.Close()
+	})
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the admin API: %w", err)
+	}
+	return nil
+}
+
+// partitions makes the partitions of the days to come.
+func (p *processor) partitions(ctx context.Context) error {
+	tick := time.NewTicker(partitionInterval)
+	defer tick.Stop()
+	for {
+		if err := p.store.EnsurePartitions(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			p.log.Warn("make partitions of weir.usage", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// account reads Envoy's access log and ships it.
+func (p *processor) account(ctx context.Context) error {
+	return usage.NewShipper(usage.Options{
+		Dir:           p.cfg.Envoy.LogDir,
+		Book:          p.store,
+		BatchRows:     p.cfg.Usage.BatchRows,
+		BatchInterval: p.cfg.Usage.BatchInterval,
+		OnAttempt:     p.attempt,
+		Logger:        p.log,
+		Registerer:    p.registry,
+	}).Run(ctx)
+}
+
+// attempt tells the engine of a channel that failed.
+func (p *processor) attempt(a usage.Attempt) {
+	p.cooldowns.Failed(policy.Failure{
+		Channel: a.Channel, Status: a.Status, RetryAfter: strconv.Itoa(int(a.RetryAfter.Seconds())), Connect: a.Unreached,
+	}, time.Now())
+}

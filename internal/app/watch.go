@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/policy"
+)
+
+// seen is what the last configuration held of the things that a request needs.
+type seen struct{ keys, channels atomic.Int64 }
+
+// watch keeps the engine and Envoy at what the database says.
+func (p *processor) watch(ctx context.Context) error {
+	return p.store.Watch(ctx, func(c store.Configuration) error { return p.apply(ctx, c) })
+}
+
+// apply puts a configuration in force. New clusters are published before the engine may name them, and Envoy learns of a channel's
+// end after the engine has stopped naming it, so that no decision names a cluster that Envoy was never told of.
+func (p *processor) apply(ctx context.Context, c store.Configuration) error {
+	snapshot, err := policy.NewSnapshot(snapshotData(c))
+	if err != nil {
+		return fmt.Errorf("revision %d: %w", c.Revision, err)
+	}
+	var channels []envoy.Channel
+	for _, ch := range c.Channels {
+		channels = append(channels, envoyChannel(ch))
+	}
+	if err := p.xds.Set(ctx, channels); err != nil {
+		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
+	}
+	p.engine.SetSnapshot(snapshot)
+	p.seen.keys.Store(int64(len(c.Keys)))
+	p.seen.channels.Store(int64(len(c.Channels)))
+	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels))
+	return nil
+}
+
+func snapshotData(c store.Configuration) policy.SnapshotData {
+	var d policy.SnapshotData
+	for _, t := range c.Tenants {
+		d.Tenants = append(d.Tenants, t.Tenant)
+	}
+	for _, k := range c.Keys {
+		d.Keys = append(d.Keys, k.Key)
+	}
+	for _, ch := range c.Channels {
+		d.Channels = append(d.Channels, ch.Channel)
+	}
+	return d
+}
+
+func envoyChannel(c store.Channel) envoy.Channel {
+	out := envoy.Channel{
+		ID: c.ID, Name: c.Name, Dialect: envoy.Dialect(c.Provider), BaseURL: c.BaseURL, Credential: c.Credential.Reveal(),
+	}
+	for _, m := range c.Models {
+		out.Renames = out.Renames || m.Upstream != "" && m.Upstream != m.Name
+	}
+	return out
+}
+
+// ready says what a request needs, and whether it is there.
+func (p *processor) ready(ctx context.Context) []admin.Check {
+	checks := []admin.Check{
+		check("database", p.store.Ping(ctx), "see that Postgres runs and that DATABASE_URL is right"),
+		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"), "wait, or see the database check"),
+		check("envoy", p.envoyState(ctx), "start Envoy with: weir envoy --config weir.yaml"),
+	}
+	if p.cfg.Dev {
+		checks = append(checks,
+			check("key", nilUnless(p.seen.keys.Load() == 0, "there is no key"), "make one with: weir key create"),
+			check("channel", nilUnless(p.seen.channels.Load() == 0, "there is no channel"), "add one with: weir channel add"),
+		)
+	}
+	return checks
+}
+
+func (p *processor) envoyState(ctx context.Context) error {
+	st := p.xds.Status()
+	if st.Refusal != "" {
+		return fmt.Errorf("refuses its configuration: %s", st.Refusal)
+	}
+	if st.Envoys == 0 {
+		return fmt.Errorf("none is connected to %s", p.cfg.Processor.Socket)
+	}
+	return envoy.Ready(ctx, p.cfg.Envoy.Admin)
+}
+
+func nilUnless(bad bool, detail string) error {
+	if bad {
+		return errors.New(detail)
+	}
+	return nil
+}
+
+// check makes a finding of an error, or of its absence.
+func check(name string, err error, hint string) admin.Check {
+	if err != nil {
+		return admin.Check{Name: name, Verdict: admin.Fail, Detail: err.Error(), Hint: hint}
+	}
+	return admin.Check{Name: name, Verdict: admin.OK}
+}

@@ -5,12 +5,14 @@ package admin
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -26,12 +28,14 @@ const (
 // anthropicVersion is required of every request: https://docs.anthropic.com/en/api/versioning.
 const anthropicVersion = "2023-06-01"
 
-// Prober tests channels by asking their providers for the list of models, which every one of them has and none charges for.
+// Prober tests channels by asking their providers for the list of models, which every one of them has and none charges for. It is made
+// by [NewProber].
 type Prober struct {
 	client *http.Client
 }
 
-// NewProber returns a prober with connections of its own: a test that went over a connection already open would prove less.
+// NewProber returns a prober with connections of its own: a test that went over a connection already open would prove less. It trusts
+// what the system trusts.
 func NewProber() *Prober {
 	return &Prober{client: &http.Client{
 		Timeout: probeTimeout,
@@ -44,6 +48,21 @@ func NewProber() *Prober {
 		// A redirect would carry the credential to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// TrustFile makes the prober trust the PEM certificates in a file, and no others, as Envoy does with envoy.ca_file. It must be called
+// before the first test.
+func (p *Prober) TrustFile(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read certificates: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return fmt.Errorf("read certificates: none in %s", path)
+	}
+	p.client.Transport.(*http.Transport).TLSClientConfig.RootCAs = pool //nolint:forcetypeassert // NewProber made it
+	return nil
 }
 
 // TestChannel implements [ChannelTester]. Nothing of the provider's body is passed on, as it may quote the credential.

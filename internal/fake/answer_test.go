@@ -23,7 +23,6 @@ import (
 	"github.com/weir-proxy/weir/internal/fake"
 )
 
-//nolint:gochecknoglobals // a flag of the test binary
 var update = flag.Bool("update", false, "write what the provider answers into testdata")
 
 // TestAnswersHaveOpenAIsShape plays the conversations of testdata: a request as on the wire, without its length, and the whole

@@ -71,8 +71,8 @@ func vector(seed uint64, size int) []float32 {
 	var sum float64
 	for i := range v {
 		seed = seed*6_364_136_223_846_793_005 + 1_442_695_040_888_963_407 // Knuth's MMIX generator
-		v[i] = float32(int32(seed>>32)) / math.MaxInt32                   //nolint:gosec // any bits will do
-		sum += float64(v[i]) * float64(v[i])
+		v[i] = float32(int32(seed>>32)) / math.MaxInt32
+		sum += float64(float64(v[i]) * float64(v[i])) // the conversion keeps every processor to the same rounding
 	}
 	norm := float32(math.Sqrt(sum))
 	for i := range v {

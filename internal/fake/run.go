@@ -23,7 +23,7 @@ func (p *Provider) Run(ctx context.Context, addr string) error {
 }
 
 // Serve serves HTTP/1.1 and h2c on ln until ctx is done, then closes ln and every connection, and returns nil once the last
-// request is settled in the ledger. It closes ln also when it returns an error.
+// request is settled in the ledger, where those that this ends count as [ClientClosed]. It closes ln also when it returns an error.
 func (p *Provider) Serve(ctx context.Context, ln net.Listener) error {
 	var g gate
 	srv := &http.Server{

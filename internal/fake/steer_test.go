@@ -63,17 +63,23 @@ func TestSteeredStatusHasOpenAIsShape(t *testing.T) {
 	}
 }
 
-func TestBadInputIsRefused(t *testing.T) {
-	t.Parallel()
-	p, root := start(t, fake.Options{MaxBody: 1 << 20})
-	var zipped bytes.Buffer
-	z := gzip.NewWriter(&zipped)
-	if _, err := z.Write([]byte(hello)); err != nil {
+// zipped compresses a text.
+func zipped(t *testing.T, s string) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(s)); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return b.String()
+}
+
+func TestBadInputIsRefused(t *testing.T) {
+	t.Parallel()
+	p, root := start(t, fake.Options{MaxBody: 1 << 20})
 	const chat, responses = "/v1/chat/completions", "/v1/responses"
 	tests := map[string]struct {
 		path, body string
@@ -84,7 +90,7 @@ func TestBadInputIsRefused(t *testing.T) {
 		"not an object":        {chat, `[1]`, 400, ""},
 		"null":                 {chat, `null`, 400, ""},
 		"deeply nested":        {chat, strings.Repeat("[", 1<<19), 400, ""},
-		"compressed":           {chat, zipped.String(), 400, ""},
+		"compressed":           {chat, zipped(t, hello), 400, ""},
 		"too large":            {chat, strings.Repeat(" ", 1<<20+1), 413, ""},
 		"no model":             {chat, `{"messages":[{"role":"user","content":"a"}]}`, 400, "model"},
 		"model in other case":  {chat, `{"Model":"m","messages":[{"role":"user","content":"a"}]}`, 400, "model"},
@@ -132,9 +138,16 @@ func TestBadInputIsRefused(t *testing.T) {
 func TestOutputHasALimit(t *testing.T) {
 	t.Parallel()
 	_, root := start(t, fake.Options{})
-	resp, body := ask(t, root+"/v1/chat/completions", strings.Replace(hello, "{", `{"n":11,`, 1), "X-Fake-Tokens", "100000")
-	if _, _, _, param := errorOf(t, body); resp.StatusCode != 400 || param != "n" {
-		t.Errorf("status = %d, param = %q", resp.StatusCode, param)
+	many := `{"model":"m","n":100,"prompt":[` + strings.Repeat(`"a",`, 99) + `"a"]}`
+	tests := map[string][3]string{
+		"tokens":  {"chat/completions", strings.Replace(hello, "{", `{"n":11,`, 1), "100000"},
+		"choices": {"completions", many, "0"},
+	}
+	for name, tt := range tests {
+		resp, body := ask(t, root+"/v1/"+tt[0], tt[1], "X-Fake-Tokens", tt[2])
+		if _, _, _, param := errorOf(t, body); resp.StatusCode != 400 || param != "n" {
+			t.Errorf("%s: status = %d, param = %q", name, resp.StatusCode, param)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ const (
 	cacheFrom      = 1024 // input tokens: https://platform.openai.com/docs/guides/prompt-caching
 	cacheStep      = 128
 	mostTokens     = 1_000_000 // of output in one answer
+	mostChoices    = 4096
 )
 
 // created is the time of every answer: 2026-01-01T00:00:00Z, in seconds.
@@ -45,8 +46,9 @@ func (q *request) output(input, choices int, limits ...string) (u usage, truncat
 	if q.recipe.tokens >= 0 {
 		n, truncated = q.recipe.tokens, false
 	}
-	if n*choices > mostTokens {
-		return u, false, badRequest("n", "invalid_value", "The answer would have %d output tokens; the fake provider makes at most %d.", n*choices, mostTokens)
+	if choices > mostChoices || n*choices > mostTokens {
+		return u, false, badRequest("n", "invalid_value",
+			"The answer would have %d choices and %d output tokens; the fake provider makes at most %d and %d.", choices, n*choices, mostChoices, mostTokens)
 	}
 	u = usage{input: input, output: n * choices}
 	if input >= cacheFrom {

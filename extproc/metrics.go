@@ -10,15 +10,15 @@ import (
 
 // metrics are the server's. Their names are part of the contract with dashboards.
 type metrics struct {
-	admitted prometheus.Counter
-	answered prometheus.Counter
-	refused  *prometheus.CounterVec // by code
-	streams  prometheus.Gauge
-	panics   prometheus.Counter
-	disorder prometheus.Counter
-	headers  prometheus.Observer
-	body     prometheus.Observer
-	other    prometheus.Observer
+	admitted      prometheus.Counter
+	answered      prometheus.Counter
+	refused       *prometheus.CounterVec // by code
+	streams       prometheus.Gauge
+	panics        prometheus.Counter
+	misconfigured prometheus.Counter
+	headers       prometheus.Observer
+	body          prometheus.Observer
+	other         prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -44,9 +44,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "weir_extproc_panics_total",
 			Help: "Requests refused because deciding on them panicked. The log has the stack.",
 		}),
-		disorder: f.NewCounter(prometheus.CounterOpts{
-			Name: "weir_extproc_unexpected_messages_total",
-			Help: "Requests refused because Envoy's messages did not come as configured, such as a body in pieces.",
+		misconfigured: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_extproc_misconfigured_total",
+			Help: "Requests refused because Envoy is not configured to bring them as the processor needs them. The log says how.",
 		}),
 		headers: steps.WithLabelValues("headers"),
 		body:    steps.WithLabelValues("body"),

@@ -100,6 +100,10 @@ func (s *Server) timed(ctx context.Context, x *session, m *extprocv3.ProcessingR
 			answer, done = x.refuse(policy.Internal()), true
 		}
 		s.metrics.step(m).Observe(s.clock().Sub(start).Seconds())
+		if x.fault != "" {
+			s.log.LogAttrs(ctx, slog.LevelError, "envoy is not configured as it must be", slog.String("fault", x.fault),
+				slog.String("exchange_id", x.id()))
+		}
 		if done && s.log.Enabled(ctx, slog.LevelDebug) {
 			s.log.LogAttrs(ctx, slog.LevelDebug, "decided", slog.String("exchange_id", x.id()), slog.String("code", x.code))
 		}

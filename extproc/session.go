@@ -3,6 +3,8 @@
 package extproc
 
 import (
+	"fmt"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -18,8 +20,9 @@ type session struct {
 	server   *Server
 	exchange *policy.Exchange // nil until the headers have come
 	waiting  bool             // for the body
-	buffered bool             // Envoy collects the body and sends it in one message
+	buffered bool             // Envoy has said that it collects the body and sends it in one message
 	code     string           // of the refusal, for the log; empty otherwise
+	fault    string           // what is wrong with Envoy's configuration, for the log; empty otherwise
 }
 
 // step takes one message of Envoy and returns the answer, and whether the session is over; then it must not be called again.
@@ -33,8 +36,7 @@ func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.Proces
 		if x.exchange != nil {
 			break
 		}
-		x.buffered = m.GetProtocolConfig().GetRequestBodyMode() == extprocfilterv3.ProcessingMode_BUFFERED
-		return x.begin(r.RequestHeaders)
+		return x.begin(r.RequestHeaders, m.GetProtocolConfig())
 	case *extprocv3.ProcessingRequest_RequestBody:
 		if !x.waiting {
 			break
@@ -48,12 +50,11 @@ func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.Proces
 			return x.admit(nil), true
 		}
 	}
-	x.server.metrics.disorder.Inc()
-	return x.refuse(policy.Internal()), true
+	return x.misconfigured(fmt.Sprintf("unexpected message %T", m.GetRequest())), true
 }
 
 // begin decides by the headers, if that is possible.
-func (x *session) begin(h *extprocv3.HttpHeaders) (answer *extprocv3.ProcessingResponse, done bool) {
+func (x *session) begin(h *extprocv3.HttpHeaders, c *extprocv3.ProtocolConfiguration) (answer *extprocv3.ProcessingResponse, done bool) {
 	exchange, reply, denial := x.server.engine.Begin(head(h))
 	x.exchange = exchange
 	switch {
@@ -62,6 +63,13 @@ func (x *session) begin(h *extprocv3.HttpHeaders) (answer *extprocv3.ProcessingR
 	case reply != nil:
 		x.server.metrics.answered.Inc()
 		return replyResponse(x.id(), reply), true
+	}
+	// Only with a buffered body does the router wait for the decision and do changes of headers count. Envoys that do not say
+	// how they are configured are believed.
+	mode := c.GetRequestBodyMode()
+	x.buffered = mode == extprocfilterv3.ProcessingMode_BUFFERED
+	if c != nil && !x.buffered {
+		return x.misconfigured("request_body_mode is " + mode.String() + ", not BUFFERED"), true
 	}
 	x.waiting = true
 	return continueResponse, false
@@ -76,6 +84,16 @@ func (x *session) admit(body []byte) *extprocv3.ProcessingResponse {
 	}
 	x.server.metrics.admitted.Inc()
 	return admissionResponse(admission)
+}
+
+// misconfigured refuses a request that Envoy does not bring as this package needs it.
+func (x *session) misconfigured(fault string) *extprocv3.ProcessingResponse {
+	x.fault = fault
+	x.server.metrics.misconfigured.Inc()
+	if x.exchange == nil {
+		x.exchange, _, _ = x.server.engine.Begin(&policy.Head{}) // for its id: without a key it goes no further
+	}
+	return x.refuse(policy.Internal())
 }
 
 func (x *session) refuse(d *policy.Denial) *extprocv3.ProcessingResponse {

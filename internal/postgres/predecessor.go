@@ -15,7 +15,7 @@ import (
 )
 
 // predecessorGrace is how long a server gets to end that runs on the data already: it may be ending because its parent died.
-const predecessorGrace = 10 * time.Second
+const predecessorGrace = 5 * time.Second
 
 // awaitPredecessor returns when no server runs on the data any more. The lock file of one that was killed is removed when its
 // process id has gone to another program since, which Postgres would take for the server.

@@ -278,7 +278,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 }
 
 func ask(ctx context.Context, dsn, query string) (answer string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {

@@ -128,7 +128,7 @@ func explainNoAnswer(err error) (detail, hint string) {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "the provider's certificate is not trusted", "look at the host in the base URL, and at the certificates of the server's system"
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return "the provider does not speak TLS there", "an address without TLS begins with http://"
 	}
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {

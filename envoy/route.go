@@ -17,7 +17,7 @@ import (
 var (
 	requestHeadersRemoved = []string{
 		"authorization", "api-key", "x-api-key", "openai-organization", "openai-project", "cookie",
-		"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id",
+		"x-envoy-internal", "x-envoy-external-address", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "x-request-id",
 	}
 	// What a provider says of the channel's account is not the client's to know; its limits are not the client's limits.
 	responseHeadersRemoved = []string{

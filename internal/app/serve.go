@@ -68,6 +68,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p.seen.register(p.registry)
 	p.engine = policy.New(policy.Options{
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,

@@ -8,14 +8,31 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy"
 )
 
-// seen is what the last configuration held of the things that a request needs.
-type seen struct{ keys, channels atomic.Int64 }
+// seen is what the configuration in force holds, as far as a request needs it.
+type seen struct{ revision, keys, channels atomic.Int64 }
+
+// register exposes the numbers as metrics.
+func (s *seen) register(r prometheus.Registerer) {
+	for _, m := range []struct {
+		name, help string
+		value      *atomic.Int64
+	}{
+		{"weir_configuration_revision", "Revision of the configuration that is in force.", &s.revision},
+		{"weir_configuration_keys", "Keys in the configuration that is in force.", &s.keys},
+		{"weir_configuration_channels", "Channels in the configuration that is in force.", &s.channels},
+	} {
+		promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{Name: m.name, Help: m.help}, func() float64 { return float64(m.value.Load()) })
+	}
+}
 
 // watch keeps the engine and Envoy at what the database says.
 func (p *processor) watch(ctx context.Context) error {
@@ -37,6 +54,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
 	}
 	p.engine.SetSnapshot(snapshot)
+	p.seen.revision.Store(c.Revision)
 	p.seen.keys.Store(int64(len(c.Keys)))
 	p.seen.channels.Store(int64(len(c.Channels)))
 	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels))

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rig runs a whole gateway for tests: the weir program as its own process, a real Envoy, a real Postgres, and as many fake
+// providers as a test wants. Everything is on 127.0.0.1 and gone with the test.
+package rig
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/app"
+	"github.com/weir-proxy/weir/internal/child"
+	"github.com/weir-proxy/weir/internal/postgres/pgtest"
+	"github.com/weir-proxy/weir/internal/repo"
+	"github.com/weir-proxy/weir/internal/store"
+)
+
+const (
+	kill = syscall.SIGKILL
+	term = syscall.SIGTERM
+)
+
+// AdminToken is the admin token of every rig.
+const AdminToken = app.DevAdminToken
+
+// Options say how a rig differs from the usual.
+type Options struct {
+	// Production runs the processor as "weir serve" with a configuration file, to which Config is appended; otherwise it runs as
+	// "weir dev" runs it, which lets x-fake-* headers through to the providers.
+	Production bool
+	Config     string
+}
+
+// Rig is a running gateway without channels or keys.
+type Rig struct {
+	URL        string // of the gateway, without /v1
+	AdminURL   string
+	EnvoyAdmin string // host:port
+	Dir        string
+	LogDir     string // Envoy's access log is there
+	DSN        string
+	Store      *store.Store // on the gateway's database
+
+	t         testing.TB
+	o         Options
+	port      int
+	binary    string
+	processor *child.Process
+	stopEnvoy func()
+	envoyPID  int
+}
+
+// Start runs a gateway and waits until Envoy has its configuration.
+func Start(t testing.TB, o Options) *Rig {
+	t.Helper()
+	port := freePorts(t)
+	r := &Rig{t: t, o: o, port: port, binary: Binary(t), DSN: pgtest.Database(t), Dir: shortDir(t)}
+	r.URL = "http://" + addr(port)
+	r.AdminURL = "http://" + addr(port+1)
+	r.EnvoyAdmin = addr(port + 2)
+	r.LogDir = filepath.Join(r.Dir, "log")
+	if err := os.MkdirAll(r.LogDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	key := strings.Repeat("k", 32)
+	if err := os.WriteFile(filepath.Join(r.Dir, "secret.key"), []byte(encode(key)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), r.DSN, store.Options{SecretKey: []byte(key), MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Store = s
+	t.Cleanup(s.Close)
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.dump)
+	r.StartProcessor()
+	t.Cleanup(func() { r.processor.Stop(term, 15*time.Second) })
+	r.StartEnvoy()
+	t.Cleanup(func() { r.stopEnvoy() })
+	return r
+}
+
+// StartProcessor runs the processor. Start has done so; call it again after [Rig.KillProcessor].
+func (r *Rig) StartProcessor() {
+	r.t.Helper()
+	cmd := exec.Command(r.binary, app.DevProcessorCommand, r.Dir, strconv.Itoa(r.port))
+	if r.o.Production {
+		cmd = exec.Command(r.binary, "serve", "--config", r.writeConfig())
+	}
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+r.DSN, "WEIR_ADMIN_TOKEN="+AdminToken,
+		"WEIR_SECRET_KEY_FILE="+filepath.Join(r.Dir, "secret.key"))
+	log := r.logFile("processor.log")
+	cmd.Stdout, cmd.Stderr = log, log
+	p, err := child.Start(cmd)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.processor = p
+	r.Eventually("the processor answers", func() error {
+		resp, err := http.Get(r.AdminURL + "/livez")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+}
+
+// KillProcessor ends the processor by SIGKILL.
+func (r *Rig) KillProcessor() { r.processor.Stop(kill, time.Second) }
+
+// StopProcessor ends the processor by SIGTERM, as an operator does.
+func (r *Rig) StopProcessor() { r.processor.Stop(term, 15*time.Second) }
+
+// ProcessorPID returns the processor's process id.
+func (r *Rig) ProcessorPID() int { return r.processor.PID() }
+
+// EnvoyPID returns Envoy's process id.
+func (r *Rig) EnvoyPID() int { return r.envoyPID }
+
+func (r *Rig) writeConfig() string {
+	file := filepath.Join(r.Dir, "weir.yaml")
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q}\n%s",
+		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.Config)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+	return file
+}
+
+// StartEnvoy runs Envoy. Start has done so.
+func (r *Rig) StartEnvoy() {
+	r.t.Helper()
+	binary, err := envoy.Find(r.t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(r.t))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: filepath.Join(r.Dir, "weir.sock"), Admin: r.EnvoyAdmin})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	started := make(chan int, 1)
+	go func() {
+		done <- envoy.Run(ctx, envoy.RunOptions{
+			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: r.logFile("envoy.log"),
+			Started: func(pid int) { started <- pid },
+		})
+	}()
+	r.stopEnvoy = func() { cancel(); <-done }
+	select {
+	case r.envoyPID = <-started:
+	case err := <-done:
+		r.t.Fatal(err)
+	}
+	r.Eventually("envoy is ready", func() error { return envoy.Ready(r.t.Context(), r.EnvoyAdmin) })
+}
+
+// Eventually waits until f returns nil. It fails the test with f's last error after half a minute.
+func (r *Rig) Eventually(what string, f func() error) {
+	r.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: not in time: %v", what, err)
+		}
+		<-tick.C
+	}
+}
+
+// dump shows the logs of a test that failed.
+func (r *Rig) dump() {
+	if !r.t.Failed() {
+		return
+	}
+	for _, name := range []string{"processor.log", "envoy.log"} {
+		b, _ := os.ReadFile(filepath.Join(r.LogDir, name)) // nothing to show is nothing to show
+		if len(b) > 4000 {
+			b = b[len(b)-4000:]
+		}
+		r.t.Logf("%s:\n%s", name, b)
+	}
+}
+
+func (r *Rig) logFile(name string) *os.File {
+	f, err := os.OpenFile(filepath.Join(r.LogDir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func encode(key string) string { return base64.StdEncoding.EncodeToString([]byte(key)) }
+
+// shortDir is a temporary folder whose name leaves room for a socket's.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "weir-rig-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// ports hands out the bases of five ports in a row, each base once per test binary.
+var ports struct {
+	sync.Mutex
+	next int
+}
+
+// freePorts finds five ports in a row that nobody listens on. They lie below those that the system gives to outgoing connections.
+func freePorts(t testing.TB) int {
+	t.Helper()
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.next == 0 {
+		ports.next = 15000 + os.Getpid()%1000*10
+	}
+	for range 1000 {
+		base := ports.next
+		ports.next += 5
+		if ports.next > 30000 {
+			ports.next = 15000
+		}
+		if allFree(base) {
+			return base
+		}
+	}
+	t.Fatal("no five free ports in a row")
+	return 0
+}
+
+func allFree(base int) bool {
+	for i := range 5 {
+		l, err := net.Listen("tcp", addr(base+i))
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
+}
+
+// built is the weir program, built once for a test binary.
+var built struct {
+	sync.Once
+	path string
+	err  error
+}
+
+// Binary returns the path of a weir program built from this checkout.
+func Binary(t testing.TB) string {
+	t.Helper()
+	root := repo.Root(t)
+	built.Do(func() {
+		built.path = filepath.Join(root, ".weir", "test", "weir")
+		out, err := exec.Command("go", "build", "-C", root, "-o", built.path, "./cmd/weir").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("build weir: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}

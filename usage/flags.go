@@ -14,8 +14,8 @@ const (
 	causeTimeout               // a limit on time
 )
 
-// flag is what a response flag means for a record.
-type flag struct {
+// meaning is what a response flag means for a record.
+type meaning struct {
 	cause       cause
 	unsent      bool // Envoy gave the request to no channel, unless a channel's answer shows that it did
 	unconnected bool // Envoy called a channel, but got no connection
@@ -23,7 +23,7 @@ type flag struct {
 
 // flags are the response flags of Envoy 1.40, and what they mean. One that is not here (extensions may add some) means nothing. The list is
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/advanced/substitution_formatter#config-access-log-format-response-flags.
-var flags = map[string]flag{
+var flags = map[string]meaning{
 	"DC":  {cause: causeClient}, // DownstreamConnectionTermination
 	"DR":  {cause: causeClient}, // DownstreamRemoteReset: an HTTP/2 or HTTP/3 client reset the stream
 	"DPE": {cause: causeClient}, // DownstreamProtocolError: the client broke HTTP
@@ -61,8 +61,8 @@ var flags = map[string]flag{
 }
 
 // meanings returns what a comma-separated list of response flags means together.
-func meanings(list string) flag {
-	var all flag
+func meanings(list string) meaning {
+	var all meaning
 	for len(list) > 0 {
 		var one string
 		one, list, _ = strings.Cut(list, ",")

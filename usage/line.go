@@ -84,6 +84,15 @@ func parseObject(s string, l *Line) (int, error) {
 	}
 }
 
+// wholeLine returns the length of the line of ours that s begins with, 0 if it begins with none.
+func wholeLine(s string) int {
+	n, err := parseObject(s, &Line{})
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 func (l *Line) member(p *scanner, key string) {
 	switch key {
 	case "kind":

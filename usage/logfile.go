@@ -159,7 +159,7 @@ func (f *logFile) boundary(pos int64) error {
 	if _, err := f.file.ReadAt(before[:], pos-1); err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
-	if before[0] != '\n' {
+	if before[0] != '\n' && before[0] != '}' { // the newline may have come later
 		return fmt.Errorf("%w: no line begins at %d", errPosition, pos)
 	}
 	return nil

@@ -4,6 +4,7 @@ package usage
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -13,7 +14,7 @@ const maxDepth = 16
 
 // scanner reads JSON (RFC 8259) from a string. After the first thing that does not fit, reason is set, every further read returns a zero
 // value, and i stays where it went wrong. It exists because a line of the access log is decoded for every exchange: encoding/json takes
-// five times as long. Strings without escapes share memory with s.
+// three times as long (see the benchmarks). Strings without escapes share memory with s.
 type scanner struct {
 	s      string
 	i      int
@@ -259,42 +260,34 @@ func (p *scanner) str() string {
 	return ""
 }
 
+// escaped are the bytes that stand for themselves or something else behind a backslash.
+var escaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
 // unescape decodes the inside of a string in which every backslash is followed by a byte.
 func (p *scanner) unescape(s string) string {
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '\\' {
-			b = append(b, s[i])
+	var b strings.Builder
+	b.Grow(len(s))
+	for {
+		plain := strings.IndexByte(s, '\\')
+		if plain < 0 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:plain])
+		c := s[plain+1]
+		s = s[plain+2:]
+		if e := escaped[c]; e != 0 {
+			b.WriteByte(e)
 			continue
 		}
-		i++
-		switch s[i] {
-		case '"', '\\', '/':
-			b = append(b, s[i])
-		case 'b':
-			b = append(b, '\b')
-		case 'f':
-			b = append(b, '\f')
-		case 'n':
-			b = append(b, '\n')
-		case 'r':
-			b = append(b, '\r')
-		case 't':
-			b = append(b, '\t')
-		case 'u':
-			r, n := unicodeEscape(s[i+1:])
-			if n == 0 {
-				p.fail("bad escape")
-				return ""
-			}
-			b = utf8.AppendRune(b, r)
-			i += n
-		default:
+		r, n := unicodeEscape(s)
+		if c != 'u' || n == 0 {
 			p.fail("bad escape")
 			return ""
 		}
+		b.WriteRune(r)
+		s = s[n:]
 	}
-	return string(b)
 }
 
 // unicodeEscape decodes what follows \u: four hexadecimal digits, and the second half of a surrogate pair if there is one. It returns how

@@ -251,8 +251,13 @@ func (s *Shipper) read(f *logFile, now time.Time) (full bool, err error) {
 			return true, nil
 		}
 		l, ok, err := f.lines.next()
-		if err != nil || !ok {
+		if err != nil {
 			return false, err
+		}
+		if !ok {
+			if l, ok = f.lines.unended(wholeLine); !ok {
+				return false, nil
+			}
 		}
 		if !f.pending() {
 			f.since = now

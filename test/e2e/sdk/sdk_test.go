@@ -3,14 +3,12 @@
 // Package sdk_test runs the drivers of this directory, which use OpenAI's official packages for Python and Node, against the fake
 // provider itself. It holds both to what they claim, so that a case that fails behind a gateway is the gateway's fault.
 //
-// WEIR_PYTHON_SITE names a directory that requirements.txt is installed in (pip install --target), WEIR_NODE_MODULES one that
-// node/package-lock.json is (npm ci). WEIR_PYTHON and WEIR_NODE name the programs, python3 and node if they are not set.
+// Package sdks installs the packages that requirements.txt and node/package-lock.json pin.
 package sdk_test
 
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"net"
@@ -20,6 +18,7 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/internal/fake"
+	"github.com/weir-proxy/weir/internal/sdks"
 )
 
 // line is what a driver prints of a case.
@@ -33,30 +32,15 @@ type line struct {
 	Error  *string      `json:"error"`
 }
 
-// required returns an environment variable without which the test cannot run.
-func required(t *testing.T, name string) string {
-	t.Helper()
-	v := os.Getenv(name)
-	if v == "" && os.Getenv("WEIR_REQUIRE_ALL") == "1" {
-		t.Fatalf("%s is not set", name)
-	}
-	if v == "" {
-		t.Skipf("set %s", name)
-	}
-	return v
-}
-
 func TestPythonPackageUnderstandsTheFakeProvider(t *testing.T) {
 	t.Parallel()
-	site := required(t, "WEIR_PYTHON_SITE")
-	python := cmp.Or(os.Getenv("WEIR_PYTHON"), "python3")
+	python, site := sdks.Python(t)
 	drive(t, exec.CommandContext(t.Context(), python, "drive.py"), "PYTHONPATH="+site)
 }
 
 func TestNodePackageUnderstandsTheFakeProvider(t *testing.T) {
 	t.Parallel()
-	modules := required(t, "WEIR_NODE_MODULES")
-	node := cmp.Or(os.Getenv("WEIR_NODE"), "node")
+	node, modules := sdks.Node(t)
 	drive(t, exec.CommandContext(t.Context(), node, "node/drive.mjs"), "WEIR_NODE_MODULES="+modules)
 }
 

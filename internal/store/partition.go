@@ -29,7 +29,8 @@ func (s *Store) EnsurePartitions(ctx context.Context, now time.Time) error {
 func (s *Store) ensurePartition(ctx context.Context, day time.Time) error {
 	name := "usage_" + day.Format("20060102")
 	exists := func(q querier) (yes bool, err error) {
-		err = q.QueryRow(ctx, `select to_regclass('weir.' || $1::text) is not null`, name).Scan(&yes)
+		// Not to_regclass: that may answer from the session's cache, which does not hear of others' work within a transaction.
+		err = q.QueryRow(ctx, `select exists (select from pg_tables where schemaname = 'weir' and tablename = $1)`, name).Scan(&yes)
 		return yes, err
 	}
 	if yes, err := exists(s.pool); yes || err != nil {

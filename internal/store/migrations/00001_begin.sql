@@ -53,7 +53,7 @@ create table weir.channel_model (
 -- The revision grows with each change of the configuration. Its one row is also the lock that puts the changes in order, so
 -- that a reader who sees revision n has all changes up to n.
 create table weir.revision (
-    only boolean primary key default true check (only),
+    singleton boolean primary key default true check (singleton),
     n    bigint not null
 );
 insert into weir.revision (n) values (1);

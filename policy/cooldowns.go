@@ -4,8 +4,6 @@ package policy
 
 import (
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,9 +21,9 @@ const (
 // Failure is an attempt that a channel did not answer well.
 type Failure struct {
 	Channel    ChannelID
-	Status     int    // of the answer; zero when there was none
-	RetryAfter string // the header of that name, as it came
-	Connect    bool   // no connection was made, or it broke before an answer
+	Status     int           // of the answer; zero when there was none
+	RetryAfter time.Duration // as the provider asked; zero when it did not
+	Connect    bool          // no connection was made, or it broke before an answer
 }
 
 // Cooldowns remembers in memory which channels failed of late. The zero value is ready to use, by many goroutines at once.
@@ -82,7 +80,7 @@ func (c *Cooldowns) Failed(f Failure, now time.Time) {
 func (f *Failure) length(last cooldown, now time.Time) (length time.Duration, more bool) {
 	switch {
 	case f.Status == http.StatusTooManyRequests:
-		return f.asked(now), true
+		return f.asked(), true
 	case f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden:
 		return coolRefused, true
 	case f.Connect || f.Status == 0 || f.Status >= http.StatusInternalServerError:
@@ -97,16 +95,12 @@ func (f *Failure) length(last cooldown, now time.Time) (length time.Duration, mo
 	return 0, false
 }
 
-// asked reads retry-after (RFC 9110, section 10.2.3): seconds, or a date.
-func (f *Failure) asked(now time.Time) time.Duration {
-	length := coolThrottled
-	value := strings.TrimSpace(f.RetryAfter)
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		length = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		length = at.Sub(now)
+// asked returns how long a channel that throttles wants to be left alone.
+func (f *Failure) asked() time.Duration {
+	if f.RetryAfter <= 0 {
+		return coolThrottled
 	}
-	return min(max(length, time.Second), coolMostAsked)
+	return min(max(f.RetryAfter, time.Second), coolMostAsked)
 }
 
 // forgetLocked drops what no longer counts, now and then: channels come and go.

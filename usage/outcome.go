@@ -57,7 +57,7 @@ func success(status int) bool { return status >= 200 && status < 300 }
 // ending is how Envoy saw an exchange end.
 type ending struct {
 	cause cause
-	sent  bool // a channel was given the request, or at least called
+	sent  bool // a channel was given the request
 	heard bool // a channel answered
 }
 
@@ -69,7 +69,7 @@ func judge(l *Line) ending {
 	m := meanings(l.Flags)
 	end := ending{cause: m.cause, heard: l.FirstByte >= 0 || l.Details == viaUpstream}
 	// FirstByte does not show it: it may be of an attempt before the last.
-	end.sent = l.Details == viaUpstream || success(l.Status) || l.Attempts > 0 && !m.unsent
+	end.sent = l.Details == viaUpstream || success(l.Status) || l.Attempts > 0 && !m.unsent && !m.unconnected
 	// In braces stands what befell the connection: a connection that timed out is a channel's failure.
 	reason, _, _ := strings.Cut(l.Details, "{")
 	switch {

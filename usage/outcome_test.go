@@ -106,10 +106,10 @@ func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 		"second channel answered": {answered(func(l *Line) { l.Cluster, l.Attempts = "channel-2", 2 }), false,
 			outcome{StatusOK, 2, 19, 10, false}},
 		"refused connection": {unanswered(func(l *Line) { l.Status, l.Flags, l.Cluster = 503, "URX,UF", "channel-2" }), false,
-			outcome{StatusUpstreamError, 2, 0, 0, false}},
+			outcome{StatusUpstreamError, 0, 0, 0, false}},
 		"connection timed out": {unanswered(func(l *Line) {
 			l.Status, l.Flags, l.Details = 503, "UF", "upstream_reset_before_response_started{connection_timeout}"
-		}), false, outcome{StatusUpstreamError, 1, 0, 0, false}},
+		}), false, outcome{StatusUpstreamError, 0, 0, 0, false}},
 		"no healthy upstream behind a 500": {unanswered(func(l *Line) {
 			l.Status, l.Flags, l.Details, l.Attempts, l.FirstByte = 503, "UH", "no_healthy_upstream", 2, 9
 		}), false, outcome{StatusUpstreamError, 0, 0, 0, false}},
@@ -132,7 +132,7 @@ func TestEnvoysOwnLinesBecomeRecords(t *testing.T) {
 	want := map[string]outcome{
 		"plain":       {StatusOK, 1, 1, 0, false},
 		"bad8":        {StatusOK, 1, 0, 1, true},
-		"refused":     {StatusUpstreamError, 2, 0, 0, false},
+		"refused":     {StatusUpstreamError, 0, 0, 0, false},
 		"blackhole":   {StatusUpstreamError, 4, 0, 0, false},
 		"none":        {StatusUpstreamError, 0, 0, 0, false},
 		"nocluster":   {StatusUpstreamError, 0, 0, 0, false},

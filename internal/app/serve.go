@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -199,8 +198,15 @@ func (p *processor) partitions(ctx context.Context) error {
 	}
 }
 
-// account reads Envoy's access log and ships it.
-func (p *processor) account(ctx context.Context) error {
+// lastLines is how long after the last decision its line may take to reach the disk, when the exchange itself was short.
+const lastLines = 3 * envoy.LogFlush
+
+// account reads Envoy's access log and ships it, also for a moment after ctx has ended. What ends later stays in the log for the next
+// processor.
+func (p *processor) account(parent context.Context) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+	defer cancel()
+	defer context.AfterFunc(parent, func() { time.AfterFunc(lastLines, cancel) })()
 	return usage.NewShipper(usage.Options{
 		Dir:           p.cfg.Envoy.LogDir,
 		Book:          p.store,
@@ -212,9 +218,9 @@ func (p *processor) account(ctx context.Context) error {
 	}).Run(ctx)
 }
 
-// attempt tells the engine of a channel that failed.
+// attempt tells the engine of a channel that failed, as of when it did: an old log says nothing of a channel today.
 func (p *processor) attempt(a usage.Attempt) {
 	p.cooldowns.Failed(policy.Failure{
-		Channel: a.Channel, Status: a.Status, RetryAfter: strconv.Itoa(int(a.RetryAfter.Seconds())), Connect: a.Unreached,
-	}, time.Now())
+		Channel: a.Channel, Status: a.Status, RetryAfter: a.RetryAfter, Connect: a.Unreached,
+	}, a.Ticket.Time().Add(a.Duration))
 }

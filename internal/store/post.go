@@ -34,7 +34,7 @@ func (s *Store) Position(ctx context.Context, writer uuid.UUID) (int64, error) {
 }
 
 // Post writes the rows of a batch, adds them to the sums and moves the position of the log from b.From to b.To, all or nothing.
-// It returns an error wrapping [ErrFenced], and has written nothing, when the position is not b.From.
+// It returns an error wrapping [usage.ErrFenced], and has written nothing, when the position is not b.From.
 //
 // After any other error it is not known whether the batch was written, since the connection may have been lost while Postgres
 // committed: read the [Store.Position] again and go on from there.
@@ -86,7 +86,7 @@ func advance(ctx context.Context, tx pgx.Tx, b *usage.Batch) error {
 		return fmt.Errorf("move position: %w", err)
 	}
 	if !moved {
-		return ErrFenced
+		return usage.ErrFenced
 	}
 	return nil
 }

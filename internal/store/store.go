@@ -13,7 +13,7 @@
 //
 // # Errors
 //
-// Errors wrap [ErrNotFound], [ErrExists], [ErrInUse], [ErrInvalid], [ErrFenced] or [ErrSecretKey] where these fit; any other
+// Errors wrap [ErrNotFound], [ErrExists], [ErrInUse], [ErrInvalid], [usage.ErrFenced] or [ErrSecretKey] where these fit; any other
 // error is the database's.
 package store
 

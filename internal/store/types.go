@@ -17,8 +17,6 @@ var (
 	ErrExists   = errors.New("already exists")
 	ErrInUse    = errors.New("still in use")
 	ErrInvalid  = errors.New("invalid")
-	// ErrFenced says that another writer moved a log's position, or the database was rolled back: read the position again.
-	ErrFenced = errors.New("position moved by another writer")
 )
 
 // Secret is a credential. It prints as "[redacted]" everywhere; only Reveal gives it away.

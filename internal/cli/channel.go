@@ -69,14 +69,15 @@ type channelFlags struct {
 	priority, weight                          int
 }
 
-func (f *channelFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.provider, "provider", "", "the dialect that it speaks: openai, azure, anthropic or fake")
-	c.Flags().StringVar(&f.baseURL, "base-url", "", "as SDKs take it, with the version: https://api.openai.com/v1")
-	c.Flags().StringVar(&f.apiKey, "api-key", "", "the credential: KEY, @FILE, or env:NAME; only the last two are hidden from ps")
-	c.Flags().StringVar(&f.models, "models", "", "what it serves, with the provider's name where that differs: a,b=upstream")
-	c.Flags().IntVar(&f.priority, "priority", 0, "higher goes first")
-	c.Flags().IntVar(&f.weight, "weight", 1, "share of the first attempts among channels of one priority")
-	c.Flags().StringVar(&f.tenant, "tenant", "", "only this tenant may use it (default: every tenant)")
+// register takes what weight is when the flag is not given; zero stands for nothing.
+func (f *channelFlags) register(c *cobra.Command, weight int) {
+	c.Flags().StringVar(&f.provider, "provider", "", "the `DIALECT` that it speaks: openai, azure, anthropic or fake")
+	c.Flags().StringVar(&f.baseURL, "base-url", "", "the `URL` as SDKs take it, with the version: https://api.openai.com/v1")
+	c.Flags().StringVar(&f.apiKey, "api-key", "", "the `CREDENTIAL`: KEY, @FILE, or env:NAME; only the last two are hidden from ps")
+	c.Flags().StringVar(&f.models, "models", "", "`MODELS` that it serves, with the provider's name where that differs: a,b=upstream")
+	c.Flags().IntVar(&f.priority, "priority", 0, "`N`: higher goes first")
+	c.Flags().IntVar(&f.weight, "weight", weight, "`N`: share of the first attempts among channels of one priority")
+	c.Flags().StringVar(&f.tenant, "tenant", "", "only this `TENANT` may use it (default: every tenant)")
 }
 
 // parseModels takes a,b=upstream apart.
@@ -151,7 +152,7 @@ shown again. --base-url may be left out for openai and anthropic.`,
 			return nil
 		},
 	}
-	f.register(c)
+	f.register(c, 1)
 	return c
 }
 
@@ -224,8 +225,8 @@ in flight go on undisturbed.`,
 			return setChannel(c, args[0], ch)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "give it another name")
-	f.register(c)
+	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
+	f.register(c, 0)
 	return c
 }
 

@@ -86,7 +86,7 @@ func wrongUsage(format string, args ...any) error {
 // New returns the root of the command line.
 func New(p Programs) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "weir",
+		Use:   "weir COMMAND",
 		Short: "A gateway for language-model APIs",
 		Long: `Weir is a gateway for language-model APIs: Envoy moves the bytes, a processor decides, Postgres keeps the books.
 
@@ -107,12 +107,13 @@ The other commands administer a running Weir over its admin REST API.`,
 	}
 	for _, c := range []*cobra.Command{tenantCommand(), keyCommand(), channelCommand(), usageCommand(), doctorCommand(p.Version)} {
 		c.GroupID = groupAdmin
-		c.PersistentFlags().String("url", "", "the admin address of Weir (default $WEIR_URL, then that of weir dev)")
-		c.PersistentFlags().String("token", "", "the admin token, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+		c.PersistentFlags().String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
+		c.PersistentFlags().String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
 		root.AddCommand(c)
 	}
 	root.AddCommand(versionCommand(p.Version))
-	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: helpCommand(root)})
+	root.SetHelpCommand(helpCommand(root))
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(c.OutOrStdout(), c) })
 	finish(root)
 	return root
 }
@@ -122,23 +123,14 @@ const (
 	groupAdmin = "admin"
 )
 
-// helpCommand answers "weir help key create" as "weir key create --help" is answered.
-func helpCommand(root *cobra.Command) func(*cobra.Command, []string) error {
-	return func(_ *cobra.Command, args []string) error {
-		c, rest, err := root.Find(args)
-		if err != nil || len(rest) > 0 {
-			return wrongUsage("there is no command %q", "weir "+strings.Join(args, " "))
-		}
-		c.InitDefaultHelpFlag()
-		return c.Help()
-	}
-}
-
 // finish makes cobra keep to our rules in every command: mistakes are a *usageError, and a command that only groups others wants one.
 func finish(c *cobra.Command) {
 	c.DisableFlagsInUseLine = true
 	c.Flags().SortFlags = false
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		text, _, _ := strings.Cut(err.Error(), ": strconv.") // What follows speaks to programmers.
+		return &usageError{errors.New(text)}
+	})
 	if c.HasSubCommands() {
 		c.Args = cobra.ArbitraryArgs
 		c.RunE = func(c *cobra.Command, args []string) error { return missingVerb(c, args) }

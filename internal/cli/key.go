@@ -81,10 +81,10 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 			return printCreatedKey(c, k)
 		},
 	}
-	c.Flags().StringVar(&n.Tenant, "tenant", "", `who owns it (default "default")`)
-	c.Flags().StringVar(&n.Name, "name", "", "what people call it (default: made from its id)")
-	c.Flags().StringVar(&models, "models", "", "models that it may use, * for any characters (default: all)")
-	c.Flags().StringVar(&expires, "expires", "", "when it ends, as in 2027-01-01T00:00:00Z (default: never)")
+	c.Flags().StringVar(&n.Tenant, "tenant", "", "the `TENANT` that owns it (default \"default\")")
+	c.Flags().StringVar(&n.Name, "name", "", "a `NAME` for people (default: made from its id)")
+	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters (default: all)")
+	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
 	return c
 }
 
@@ -99,8 +99,8 @@ func printCreatedKey(c *cobra.Command, k admin.CreatedKey) error {
 	remark(c, `
 Use it as OpenAI's, with the gateway's address as base URL:
 
-  export OPENAI_BASE_URL=http://GATEWAY:10000/v1 OPENAI_API_KEY=%s
-  curl $OPENAI_BASE_URL/models -H "authorization: Bearer $OPENAI_API_KEY"`, k.Hint)
+  export OPENAI_BASE_URL=http://GATEWAY:10000/v1 OPENAI_API_KEY=sk-weir-…
+  curl $OPENAI_BASE_URL/models -H "authorization: Bearer $OPENAI_API_KEY"`)
 	return nil
 }
 
@@ -150,7 +150,7 @@ func keyList() *cobra.Command {
 				})
 		},
 	}
-	c.Flags().StringVar(&tenant, "tenant", "", "only those of this tenant")
+	c.Flags().StringVar(&tenant, "tenant", "", "only those of this `TENANT`")
 	return c
 }
 
@@ -218,9 +218,9 @@ func keySet() *cobra.Command {
 			return printThing(c, k, keyFacts(k))
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "give it another name")
-	c.Flags().StringVar(&models, "models", "", "models that it may use, * for any characters; '*' is all")
-	c.Flags().StringVar(&expires, "expires", "", "when it ends, as in 2027-01-01T00:00:00Z, or never")
+	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
+	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters; '*' is all")
+	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z, or never")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
 	return c
 }

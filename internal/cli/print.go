@@ -152,6 +152,7 @@ func printThing(c *cobra.Command, v any, facts []fact) error {
 
 // printable escapes what could steer a terminal or break a table.
 func printable(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	if !strings.ContainsFunc(s, unprintable) {
 		return s
 	}

@@ -47,7 +47,7 @@ type configured struct {
 
 func (p configured) build() *cobra.Command {
 	var path string
-	p.command.Flags().StringVar(&path, "config", "weir.yaml", "where the configuration is")
+	p.command.Flags().StringVar(&path, "config", "weir.yaml", "the `FILE` of the configuration")
 	p.command.Args = arguments()
 	p.command.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := config.Load(path)
@@ -142,8 +142,8 @@ It is not safe for more than that: its key sk-weir-dev and its admin token weir-
 			return p.Dev(c.Context(), DevOptions{Dir: dir, Port: port, Out: c.OutOrStdout(), Log: newLogger(c, slog.LevelInfo)})
 		},
 	}
-	c.Flags().IntVar(&port, "port", defaultDevPort, "the first of the ports, or $WEIR_DEV_PORT")
-	c.Flags().StringVar(&dir, "dir", defaultDevDir, "where its state is kept, or $WEIR_DEV_DIR")
+	c.Flags().IntVar(&port, "port", defaultDevPort, "`N`, the first of the ports, or $WEIR_DEV_PORT")
+	c.Flags().StringVar(&dir, "dir", defaultDevDir, "the `DIR` where its state is kept, or $WEIR_DEV_DIR")
 	return c
 }
 
@@ -164,7 +164,7 @@ Headers of a request steer it: x-fake-delay-ms, x-fake-interval-ms, x-fake-token
 			return p.FakeProvider(c.Context(), listen, newLogger(c, slog.LevelInfo))
 		},
 	}
-	c.Flags().StringVar(&listen, "listen", "127.0.0.1:10003", "where it listens")
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:10003", "the `ADDRESS` where it listens")
 	return c
 }
 

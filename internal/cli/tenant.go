@@ -134,7 +134,7 @@ func tenantSet() *cobra.Command {
 			return printTenant(c, t)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "give it another name")
+	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse its keys")
 	return c
 }

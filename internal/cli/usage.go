@@ -30,13 +30,13 @@ type usageFlags struct {
 }
 
 func (f *usageFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.query.Tenant, "tenant", "", "only of this tenant")
-	c.Flags().StringVar(&f.query.Key, "key", "", "only of this key")
-	c.Flags().StringVar(&f.query.Channel, "channel", "", "only by this channel")
-	c.Flags().StringVar(&f.query.Model, "model", "", "only of this model, as clients asked for it")
-	c.Flags().StringVar(&f.query.Status, "status", "", "only that ended so: ok, client_closed, upstream_error, timeout, unresolved")
-	c.Flags().StringVar(&f.since, "since", "", "not before: 2026-01-31, 2026-01-31T15:04:05Z, or an age such as 90m, 24h, 7d")
-	c.Flags().StringVar(&f.until, "until", "", "before: as --since")
+	c.Flags().StringVar(&f.query.Tenant, "tenant", "", "only of this `TENANT`")
+	c.Flags().StringVar(&f.query.Key, "key", "", "only of this `KEY`")
+	c.Flags().StringVar(&f.query.Channel, "channel", "", "only by this `CHANNEL`")
+	c.Flags().StringVar(&f.query.Model, "model", "", "only of this `MODEL`, as clients asked for it")
+	c.Flags().StringVar(&f.query.Status, "status", "", "only with this `STATUS`: ok, client_closed, upstream_error, timeout, unresolved")
+	c.Flags().StringVar(&f.since, "since", "", "not before this `TIME`: 2026-01-31, 2026-01-31T15:04:05Z, or an age such as 90m, 24h, 7d")
+	c.Flags().StringVar(&f.until, "until", "", "before this `TIME`, in the forms of --since")
 }
 
 func (f *usageFlags) parse(now time.Time) (admin.UsageQuery, error) {
@@ -102,9 +102,9 @@ func usageList() *cobra.Command {
 				usageCells)
 		},
 	}
-	c.Flags().IntVar(&last, "last", 20, "how many")
+	c.Flags().IntVar(&last, "last", 20, "at most `N`")
 	f.register(c)
-	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this one: the x-weir-exchange-id of an answer")
+	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this `ID`: the x-weir-exchange-id of an answer")
 	return c
 }
 
@@ -176,8 +176,8 @@ func usageSum() *cobra.Command {
 				})
 		},
 	}
-	c.Flags().StringVar(&by, "by", "", "group by these, with commas between (default: one total)")
+	c.Flags().StringVar(&by, "by", "", "group by these `DIMENSIONS`, with commas between (default: one total)")
 	f.register(c)
-	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this one: the x-weir-exchange-id of an answer")
+	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this `ID`: the x-weir-exchange-id of an answer")
 	return c
 }

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/weir-proxy/weir/internal/admin/admintest"
+	"github.com/weir-proxy/weir/internal/cli"
+	"github.com/weir-proxy/weir/internal/config"
+	"github.com/weir-proxy/weir/internal/fake"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"weir": func() {
+		os.Exit(cli.Main(context.Background(), programs(os.Stdout), os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr}))
+	}})
+}
+
+// programs say what they were asked to do, so that scripts can see it.
+func programs(w io.Writer) cli.Programs {
+	configured := func(name string) func(context.Context, config.Config, *slog.Logger) error {
+		return func(_ context.Context, c config.Config, log *slog.Logger) error {
+			fmt.Fprintf(w, "%s: gateway %s, secrets %t\n", name, c.Gateway.Listen, c.ValidateSecrets() == nil)
+			log.Debug("a debug line")
+			log.Info("an info line")
+			return nil
+		}
+	}
+	return cli.Programs{
+		Serve: configured("serve"),
+		Envoy: configured("envoy"),
+		Dev: func(_ context.Context, o cli.DevOptions) error {
+			_, err := fmt.Fprintf(o.Out, "dev: port %d, dir %s\n", o.Port, o.Dir)
+			return err
+		},
+		FakeProvider: func(_ context.Context, listen string, _ *slog.Logger) error {
+			_, err := fmt.Fprintf(w, "fake: %s\n", listen)
+			return err
+		},
+		Version: admintest.Version,
+	}
+}
+
+// Each script has a server with a database of its own, whose address and token are in its environment, and a provider at $PROVIDER that
+// takes the credential "good".
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: false,
+		RequireUniqueNames:  true,
+		UpdateScripts:       *update,
+		Setup: func(env *testscript.Env) error {
+			s := admintest.Start(t, nil, nil)
+			provider := httptest.NewServer(fake.New(fake.Options{
+				Credentials: map[string]string{"good": "a"}, Models: []string{"gpt-4o", "gpt-4o-mini"},
+			}))
+			t.Cleanup(provider.Close)
+			elsewhere := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(elsewhere.Close)
+			env.Setenv("WEIR_URL", s.URL)
+			env.Setenv("WEIR_TOKEN", admintest.Token)
+			env.Setenv("PROVIDER", provider.URL+"/v1")
+			env.Setenv("ELSEWHERE", elsewhere.URL)
+			env.Setenv("TZ", "UTC")
+			env.Values[storeKey{}] = s.Store
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"used":   used,
+			"status": status,
+		},
+	})
+}
+
+type storeKey struct{}
+
+// used KEY CHANNEL MODEL N posts N rows of usage.
+func used(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: used KEY CHANNEL MODEL N")
+	}
+	ctx := context.Background()
+	s, _ := ts.Value(storeKey{}).(*store.Store)
+	k, err := s.Key(ctx, args[0])
+	ts.Check(err)
+	ch, err := s.Channel(ctx, args[1])
+	ts.Check(err)
+	n, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	records := make([]usage.Record, n)
+	for i := range records {
+		records[i] = usage.Record{
+			Tenant: k.Tenant, Key: k.ID, Channel: ch.ID, Model: strings.ReplaceAll(args[2], `\e`, "\x1b"), UpstreamModel: "up", Operation: policy.OpChat,
+			Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1, Tokens: usage.Tokens{Input: 100, CachedInput: 20, Output: 50, Reasoning: 10},
+			FirstByte: 30 * time.Millisecond, Duration: 400 * time.Millisecond,
+		}
+	}
+	ts.Check(admintest.PostUsage(ctx, s, records...))
+}
+
+// status N COMMAND runs a command that must exit with status N.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("got exit status %s, want %s", got, args[0])
+	}
+}

@@ -161,7 +161,8 @@ func explainStatus(status int, c store.Channel) (detail, hint string) {
 }
 
 // missingModels returns the models of the channel that the provider's list lacks, or none when the list says nothing of them: Azure's is
-// of models, not of deployments; other lists may go on in further pages, or be in a form that is not OpenAI's.
+// of models, not of deployments; the fake provider serves what it does not list; others may go on in further pages, or be in a form that is
+// not OpenAI's.
 func missingModels(body []byte, c store.Channel) []string {
 	missing := []string{}
 	var list struct {
@@ -170,7 +171,7 @@ func missingModels(body []byte, c store.Channel) []string {
 		} `json:"data"`
 		HasMore bool `json:"has_more"`
 	}
-	if c.Provider == "azure" || json.Unmarshal(body, &list) != nil || len(list.Data) == 0 || list.HasMore {
+	if c.Provider == "azure" || c.Provider == "fake" || json.Unmarshal(body, &list) != nil || len(list.Data) == 0 || list.HasMore {
 		return missing
 	}
 	listed := make(map[string]bool, len(list.Data))

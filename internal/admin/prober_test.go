@@ -165,6 +165,7 @@ func TestProberNamesTheModelsThatTheProviderLacks(t *testing.T) {
 		"some missing":   {"openai", `{"data":[{"id":"a"},{"id":"x"}]}`, []string{"b", "c"}},
 		"more pages":     {"anthropic", `{"data":[{"id":"a"}],"has_more":true}`, []string{}},
 		"deployments":    {"azure", `{"data":[{"id":"x"}]}`, []string{}},
+		"fake":           {"fake", `{"data":[{"id":"x"}]}`, []string{}},
 		"empty":          {"openai", `{"data":[]}`, []string{}},
 		"not JSON":       {"openai", `<html>`, []string{}},
 		"another format": {"openai", `{"data":"x"}`, []string{}},

@@ -37,14 +37,14 @@ func channelTenant(ch admin.Channel) string {
 	return *ch.Tenant
 }
 
-func modelNames(models []admin.Model) string {
+func modelNames(models []admin.Model) []string {
 	names := make([]string, len(models))
 	for i, m := range models {
 		if names[i] = m.Name; m.Upstream != "" && m.Upstream != m.Name {
 			names[i] += "=" + m.Upstream
 		}
 	}
-	return strings.Join(names, ",")
+	return names
 }
 
 func printChannel(c *cobra.Command, ch admin.Channel) error {
@@ -54,7 +54,7 @@ func printChannel(c *cobra.Command, ch admin.Channel) error {
 		{"provider", ch.Provider},
 		{"base url", ch.BaseURL},
 		{"api key", map[bool]string{true: "set", false: "none"}[ch.HasCredential]},
-		{"models", modelNames(ch.Models)},
+		{"models", listed(modelNames(ch.Models), "")},
 		{"priority", count(int64(ch.Priority))},
 		{"weight", count(int64(ch.Weight))},
 		{"tenant", channelTenant(ch)},
@@ -131,7 +131,7 @@ func channelList() *cobra.Command {
 				[]string{"ID", "NAME", "PROVIDER", "BASE URL", "MODELS", "PRIORITY", "WEIGHT", "TENANT", "STATE", "CREATED"},
 				func(ch admin.Channel) []string {
 					return []string{
-						count(ch.ID), ch.Name, ch.Provider, ch.BaseURL, modelNames(ch.Models), count(int64(ch.Priority)),
+						count(ch.ID), ch.Name, ch.Provider, ch.BaseURL, listed(few(modelNames(ch.Models)), ""), count(int64(ch.Priority)),
 						count(int64(ch.Weight)), channelTenant(ch), channelState(ch), age(ch.Created),
 					}
 				})

@@ -53,10 +53,13 @@ provider answers. Each finding is ok, warn or fail, with a hint. The exit status
 func printChecks(c *cobra.Command, checks []admin.Check) error {
 	t := table{}
 	for _, check := range checks {
-		t.add(string(check.Verdict), check.Name, check.Detail)
+		row := []string{string(check.Verdict), check.Name}
+		if check.Detail != "" {
+			row = append(row, check.Detail)
+		}
+		t.add(row...)
 		if check.Verdict != admin.OK && check.Hint != "" {
-			t.add(" ", "", "hint: "+check.Hint)
-			t.rows[len(t.rows)-1][1] = " " // Empty cells are shown as a dash.
+			t.add(" ", " ", "hint: "+check.Hint) // Empty cells are shown as a dash.
 		}
 	}
 	return t.print(c)

@@ -92,7 +92,7 @@ func printCreatedKey(c *cobra.Command, k admin.CreatedKey) error {
 	if asJSON(c) {
 		return printJSON(c, k)
 	}
-	remark(c, "Key %d, %q of tenant %q. Keep it: it is not shown again.\n", k.ID, k.Name, k.Tenant)
+	remark(c, "Key %d, %q of tenant %q. Keep it: it is not shown again.", k.ID, k.Name, k.Tenant)
 	if _, err := fmt.Fprintln(c.OutOrStdout(), k.Secret); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
@@ -146,7 +146,7 @@ func keyList() *cobra.Command {
 			return printList(c, all, "There is no key yet. Make one: weir key create",
 				[]string{"ID", "NAME", "TENANT", "SECRET", "MODELS", "STATE", "EXPIRES", "CREATED"},
 				func(k admin.Key) []string {
-					return []string{count(k.ID), k.Name, k.Tenant, k.Hint, listed(k.Models, "all"), keyState(k), expiry(k.Expires), age(k.Created)}
+					return []string{count(k.ID), k.Name, k.Tenant, k.Hint, listed(few(k.Models), "all"), keyState(k), expiry(k.Expires), age(k.Created)}
 				})
 		},
 	}

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -227,6 +228,15 @@ func listed(names []string, none string) string {
 		return none
 	}
 	return strings.Join(names, ",")
+}
+
+// few keeps the first names of many, for tables: what is shown on its own, or as JSON, has them all.
+func few(names []string) []string {
+	const most = 3
+	if len(names) <= most+1 {
+		return names
+	}
+	return append(slices.Clone(names[:most]), fmt.Sprintf("… %d more", len(names)-most))
 }
 
 func count(n int64) string { return strconv.FormatInt(n, 10) }

@@ -101,6 +101,18 @@ func TestBadInputIsRefusedAndForwardedNowhere(t *testing.T) {
 			}
 		})
 	}
+	t.Run("two keys", func(t *testing.T) {
+		got := raw(t, w.URL, fmt.Sprintf("POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer %s\r\nauthorization: Bearer sk-x\r\ncontent-length: %d\r\n\r\n%s",
+			chat, w.key, len(hello), hello))
+		if !strings.HasPrefix(got, "HTTP/1.1 401 ") || !strings.Contains(got, "invalid_api_key") {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("no HTTP", func(t *testing.T) {
+		if got := raw(t, w.URL, "HELLO\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 400 ") {
+			t.Errorf("got %q", got)
+		}
+	})
 	if got := w.provider.Ledger().Totals().Requests; got != 0 {
 		t.Errorf("%d requests reached the provider, want none", got)
 	}
@@ -188,6 +200,25 @@ func TestOddInputIsServed(t *testing.T) {
 		}
 		if a := do(t, &http.Client{Transport: tr}, r, "authorization", "Bearer "+w.key); a.status != 200 {
 			t.Errorf("got %d: %s", a.status, a.body)
+		}
+	})
+	t.Run("HTTP/2 with trailers", func(t *testing.T) {
+		tr := &http.Transport{Protocols: new(http.Protocols)}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		r, err := http.NewRequestWithContext(t.Context(), "POST", w.URL+chat, io.MultiReader(strings.NewReader(hello)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Trailer = http.Header{"X-Checksum": {"abc"}}
+		if a := do(t, &http.Client{Transport: tr}, r, "authorization", "Bearer "+w.key); a.status != 200 {
+			t.Errorf("got %d: %s", a.status, a.body)
+		}
+	})
+	t.Run("a body that Weir changes has its length", func(t *testing.T) {
+		a := w.post(t, chat, helloStream)
+		got := w.provider.Ledger().Attempts(a.exchange)
+		if len(got) != 1 || got[0].Headers.Get("content-length") != strconv.FormatInt(got[0].BodyBytes, 10) || !strings.Contains(got[0].Body, `"include_usage":true`) {
+			t.Errorf("the provider got %+v", got)
 		}
 	})
 	for name, request := range map[string]string{

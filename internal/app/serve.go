@@ -155,6 +155,10 @@ func listenUnix(path string) (net.Listener, error) {
 
 // administer serves the admin API.
 func (p *processor) administer(ctx context.Context) error {
+	prober := admin.NewProber()
+	if err := prober.TrustFile(p.cfg.Envoy.CAFile); err != nil {
+		p.log.Warn("channel tests trust the system's certificates only", "err", err)
+	}
 	handler := admin.New(admin.Options{
 		Store:         p.store,
 		Token:         store.Secret(p.cfg.Admin.Token.Reveal()),
@@ -162,7 +166,7 @@ func (p *processor) administer(ctx context.Context) error {
 		Ready:         p.ready,
 		Version:       version.String(),
 		Logger:        p.log,
-		ChannelTester: admin.NewProber(),
+		ChannelTester: prober,
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)
 	if err != nil {

@@ -42,6 +42,7 @@ type Options struct {
 	// "weir dev" runs it, which lets x-fake-* headers through to the providers.
 	Production bool
 	Config     string
+	CAFile     string // with Production: by which providers are verified; empty means the system's
 }
 
 // Rig is a running gateway without channels or keys.
@@ -135,8 +136,8 @@ func (r *Rig) EnvoyPID() int { return r.envoyPID }
 
 func (r *Rig) writeConfig() string {
 	file := filepath.Join(r.Dir, "weir.yaml")
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q}\n%s",
-		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q}\n%s",
+		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.Config)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}

@@ -184,7 +184,9 @@ func models(names ...string) []policy.Model {
 
 // writeAdminFile tells the command line where this gateway is administered.
 func (d *dev) writeAdminFile() error {
-	b, err := json.Marshal(map[string]string{"url": "http://" + d.cfg.Admin.Listen, "token": DevAdminToken})
+	b, err := json.Marshal(map[string]string{
+		"url": "http://" + d.cfg.Admin.Listen, "token": DevAdminToken, "gateway": "http://" + d.cfg.Gateway.Listen,
+	})
 	if err != nil {
 		return err
 	}

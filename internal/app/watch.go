@@ -88,14 +88,15 @@ func envoyChannel(c store.Channel) envoy.Channel {
 // ready says what a request needs, and whether it is there.
 func (p *processor) ready(ctx context.Context) []admin.Check {
 	checks := []admin.Check{
-		check("database", p.store.Ping(ctx), "see that Postgres runs and that DATABASE_URL is right"),
-		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"), "wait, or see the database check"),
-		check("envoy", p.envoyState(ctx), "start Envoy with: weir envoy --config weir.yaml"),
+		check("database", p.store.Ping(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right"),
+		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
+			fmt.Sprintf("revision %d is in force", p.seen.revision.Load()), "wait, or see the database check"),
+		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
 	}
 	if p.cfg.Dev {
 		checks = append(checks,
-			check("key", nilUnless(p.seen.keys.Load() == 0, "there is no key"), "make one with: weir key create"),
-			check("channel", nilUnless(p.seen.channels.Load() == 0, "there is no channel"), "add one with: weir channel add"),
+			check("key", nilUnless(p.seen.keys.Load() == 0, "there is no key"), "there are some", "make one with: weir key create"),
+			check("channel", nilUnless(p.seen.channels.Load() == 0, "there is no channel"), "there are some", "add one with: weir channel add"),
 		)
 	}
 	return checks
@@ -120,9 +121,9 @@ func nilUnless(bad bool, detail string) error {
 }
 
 // check makes a finding of an error, or of its absence.
-func check(name string, err error, hint string) admin.Check {
+func check(name string, err error, good, hint string) admin.Check {
 	if err != nil {
 		return admin.Check{Name: name, Verdict: admin.Fail, Detail: err.Error(), Hint: hint}
 	}
-	return admin.Check{Name: name, Verdict: admin.OK}
+	return admin.Check{Name: name, Verdict: admin.OK, Detail: good}
 }

@@ -270,7 +270,6 @@ func TestRowsOutliveWhatTheyName(t *testing.T) {
 func TestSumsEqualRowsWhateverIsPosted(t *testing.T) {
 	s := migrated(t)
 	const writers, batches = 4, 15
-	var mu sync.Mutex
 	var want numbers
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -294,10 +293,7 @@ func TestSumsEqualRowsWhateverIsPosted(t *testing.T) {
 			writer, at := uuid.New(), int64(0)
 			for i := 0; i < len(records); {
 				b := batch(writer, at, records[i]...)
-				mu.Lock()
-				cut := time.Duration(rnd.IntN(20)) * time.Millisecond
-				mu.Unlock()
-				ctx, cancel := context.WithTimeout(t.Context(), cut)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.IntN(20))*time.Millisecond)
 				_ = s.Post(ctx, b) // done, fenced, cut off, or done and cut off: the position tells
 				cancel()
 				position, err := s.Position(t.Context(), writer)
@@ -319,7 +315,6 @@ func TestSumsEqualRowsWhateverIsPosted(t *testing.T) {
 	wg.Wait()
 	wantSums(t, s, want)
 	wantTheSame(t, s)
-	wantPriced(t, s)
 }
 
 // wantTheSame compares every group of the hourly sums with its rows.
@@ -339,14 +334,6 @@ func wantTheSame(t *testing.T, s *Store) {
 	const keys = `select tenant_id, key_id, count(*) as requests, sum(input_tokens + output_tokens) as tokens from weir.usage group by 1, 2`
 	if n := query[int64](t, s, `select count(*) from ((`+keys+` except `+balances+`) union all (`+balances+` except `+keys+`)) d`); n != 0 {
 		t.Errorf("%d keys differ between rows and balances", n)
-	}
-}
-
-// wantPriced holds until records carry costs.
-func wantPriced(t *testing.T, s *Store) {
-	t.Helper()
-	if n := query[int64](t, s, `select sum(requests - unpriced)::bigint from weir.usage_hourly`); n != 0 {
-		t.Errorf("%d requests have a cost", n)
 	}
 }
 

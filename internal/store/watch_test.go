@@ -68,7 +68,7 @@ func (w *watched) until(t *testing.T, what string, wanted func(Configuration) bo
 	}
 }
 
-func any1(Configuration) bool { return true }
+func anything(Configuration) bool { return true }
 
 func hasTenant(name string) func(Configuration) bool {
 	return func(c Configuration) bool {
@@ -125,7 +125,7 @@ func listeners(t *testing.T, s *Store) int64 {
 func TestWatchSeesWhatAnotherConnectionChanges(t *testing.T) {
 	s := migrated(t)
 	w := watch(t, s, nil)
-	first := w.until(t, "anything", any1)
+	first := w.until(t, "anything", anything)
 	if len(first.Tenants) != 1 || first.Revision == 0 {
 		t.Errorf("first = %+v", first)
 	}
@@ -146,7 +146,7 @@ func TestWatchSeesChangesWhenListenIsDead(t *testing.T) {
 	exec(t, s, `create or replace function weir.bump_revision() returns trigger language plpgsql as
 		$$ begin update weir.revision set n = n + 1; return null; end $$`) // notifies nobody
 	w := watch(t, s, nil)
-	w.until(t, "anything", any1)
+	w.until(t, "anything", anything)
 	eventually(t, "listening", func() bool { return listeners(t, s) == 1 })
 	exec(t, s, `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'weir-listen' and datname = current_database()`)
 	if _, err := s.CreateTenant(t.Context(), "acme"); err != nil {
@@ -195,7 +195,7 @@ func TestWatchOffersAgainWhatCouldNotBeApplied(t *testing.T) {
 		}
 		return nil
 	})
-	w.until(t, "anything", any1)
+	w.until(t, "anything", anything)
 	eventually(t, "a word that it is well again", func() bool { return log.count("up to date again") == 1 })
 	if got := log.count("cannot listen on port 1"); got != 1 {
 		t.Errorf("logged %d times", got)
@@ -290,7 +290,7 @@ func TestWatchOutlivesALostDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := watch(t, s, nil)
-	first := w.until(t, "anything", any1)
+	first := w.until(t, "anything", anything)
 	g.set(false)
 	eventually(t, "a word of the loss", func() bool { return log.count("configuration is stale") == 1 })
 	g.set(true)

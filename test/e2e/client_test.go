@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,7 +39,31 @@ func newWorld(t *testing.T, o rig.Options) *world {
 	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
 	w.key, _ = r.Key(store.NewKey{Name: "k"})
 	r.Settle()
+	t.Cleanup(func() { w.clean(t) })
 	return w
+}
+
+// clean checks, at the end of a test, what must hold whatever the test did: no filter went wrong, and the processor's log tells nothing
+// that is nobody's business.
+func (w *world) clean(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{
+		"http.weir.lua.errors", "http.weir.ext_proc.spurious_msgs_received", "http.weir.ext_proc.rejected_header_mutations",
+		"http.weir.ext_proc.message_timeouts", "http.weir.ext_proc.clear_route_cache_ignored",
+	} {
+		if n := w.Stat(name); n != 0 {
+			t.Errorf("envoy counts %s: %d, want 0", name, n)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(w.LogDir, "processor.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{w.key, "sk-one", "Hello there", rig.AdminToken} {
+		if bytes.Contains(log, []byte(secret)) {
+			t.Errorf("the processor's log has %q in it", secret)
+		}
+	}
 }
 
 // answer is a response that has been read to its end.

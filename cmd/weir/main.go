@@ -13,12 +13,16 @@ import (
 	"github.com/weir-proxy/weir/internal/app"
 	"github.com/weir-proxy/weir/internal/cli"
 	"github.com/weir-proxy/weir/internal/fake"
+	"github.com/weir-proxy/weir/internal/profile"
 	"github.com/weir-proxy/weir/internal/version"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if dir := os.Getenv(profile.Variable); dir != "" {
+		go serveProfiles(ctx, dir)
+	}
 	if len(os.Args) == 4 && os.Args[1] == app.DevProcessorCommand {
 		if err := app.DevProcessor(ctx, os.Args[2], os.Args[3]); err != nil {
 			slog.Error("processor failed", "err", err)
@@ -38,4 +42,11 @@ func main() {
 		},
 		Version: version.String(),
 	}, os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr}))
+}
+
+// serveProfiles takes profiles when it is told to, as long as the process lives. Their failure is no reason to stop the work.
+func serveProfiles(ctx context.Context, dir string) {
+	if err := profile.OnSignal(ctx, dir, slog.Default()); err != nil {
+		slog.Error("no more profiles", "err", err)
+	}
 }

@@ -52,7 +52,7 @@ func Run(ctx context.Context, o RunOptions) error {
 	}
 	cmd := exec.Command(o.Binary, args...)
 	cmd.Stdout, cmd.Stderr = o.Log, o.Log
-	p, err := child.Start(cmd)
+	p, err := child.Start(cmd, syscall.SIGTERM)
 	if err != nil {
 		return fmt.Errorf("start envoy: %w", err)
 	}

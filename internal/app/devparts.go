@@ -58,7 +58,7 @@ func (d *dev) processor(ctx context.Context) error {
 	cmd := exec.Command(self, DevProcessorCommand, d.Dir, strconv.Itoa(d.Port))
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+d.dsn)
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := child.Start(cmd)
+	p, err := child.Start(cmd, syscall.SIGTERM)
 	if err != nil {
 		return fmt.Errorf("start the processor: %w", err)
 	}

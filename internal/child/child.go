@@ -4,26 +4,28 @@
 package child
 
 import (
+	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
 	"time"
 )
 
-// Process is a running child. It has its own process group, so that a terminal's Ctrl-C reaches it only through its parent, and on
-// Linux it gets SIGTERM when its parent is killed.
+// Process is a running child. It has its own process group, so that a terminal's Ctrl-C reaches it only through its parent.
 type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // of Wait; set before done is closed
 }
 
-// Start starts cmd, whose SysProcAttr may name a credential but nothing else.
-func Start(cmd *exec.Cmd) (*Process, error) {
+// Start starts cmd, whose SysProcAttr may name a credential but nothing else. On Linux the kernel sends the child the signal last
+// when this process is gone, however it ends.
+func Start(cmd *exec.Cmd, last syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	tie(cmd.SysProcAttr)
+	cmd.SysProcAttr.Setpgid = true
+	tie(cmd.SysProcAttr, last)
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
@@ -59,13 +61,27 @@ func (p *Process) Err() error {
 	}
 }
 
+// Signal sends the child a signal. It does nothing when the child has ended.
+func (p *Process) Signal(sig os.Signal) {
+	_ = p.cmd.Process.Signal(sig) // it may end at this moment
+}
+
+// KillGroup kills the child and those of its own children that are in its group.
+func (p *Process) KillGroup() {
+	select {
+	case <-p.done: // its id may be somebody else's by now
+	default:
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	}
+}
+
 // Stop asks the child to end by sig, kills it when it has not ended within grace, and returns when it has ended.
 func (p *Process) Stop(sig syscall.Signal, grace time.Duration) {
-	_ = p.cmd.Process.Signal(sig) // it may have ended meanwhile
+	p.Signal(sig)
 	select {
 	case <-p.done:
 	case <-time.After(grace):
-		_ = p.cmd.Process.Kill()
+		p.Signal(syscall.SIGKILL)
 		<-p.done
 	}
 }

@@ -17,7 +17,7 @@ import (
 // TestMain lets the test binary play a parent that is killed: it starts a child, says its pid and waits.
 func TestMain(m *testing.M) {
 	if os.Getenv("WEIR_TEST_PARENT") != "" {
-		p, err := Start(exec.Command("sleep", "600"))
+		p, err := Start(exec.Command("sleep", "600"), syscall.SIGTERM)
 		if err != nil {
 			panic(err)
 		}
@@ -70,7 +70,7 @@ func alive(pid int) bool {
 }
 
 func TestStopKillsWhatDoesNotListen(t *testing.T) {
-	p, err := Start(exec.Command("sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
+	p, err := Start(exec.Command("sh", "-c", "trap '' TERM; while :; do sleep 1; done"), syscall.SIGTERM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestStopKillsWhatDoesNotListen(t *testing.T) {
 }
 
 func TestStartSaysWhyItCannot(t *testing.T) {
-	if _, err := Start(exec.Command("/nonexistent")); err == nil {
+	if _, err := Start(exec.Command("/nonexistent"), syscall.SIGTERM); err == nil {
 		t.Error("got no error")
 	}
 }

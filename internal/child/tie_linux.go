@@ -4,7 +4,4 @@ package child
 
 import "syscall"
 
-func tie(a *syscall.SysProcAttr) {
-	a.Setpgid = true
-	a.Pdeathsig = syscall.SIGTERM
-}
+func tie(a *syscall.SysProcAttr, last syscall.Signal) { a.Pdeathsig = last }

@@ -6,4 +6,4 @@ package child
 
 import "syscall"
 
-func tie(a *syscall.SysProcAttr) { a.Setpgid = true }
+func tie(*syscall.SysProcAttr, syscall.Signal) {}

@@ -121,7 +121,7 @@ func TestRootKeepsTheOwnerOfData(t *testing.T) {
 	if err := nobody.own(dir); err != nil {
 		t.Fatal(err)
 	}
-	cmd, said, end := child(t, nobody, dir, i) // as an ordinary user would have made them
+	cmd, said, end := starter(t, nobody, dir, i) // as an ordinary user would have made them
 	end()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestRootKeepsTheOwnerOfData(t *testing.T) {
 		t.Errorf("owner = %d, want nobody", uid)
 	}
 	mustStop(t, s)
-	cmd, _, end = child(t, nobody, dir, i) // and can use them still
+	cmd, _, end = starter(t, nobody, dir, i) // and can use them still
 	end()
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)

@@ -9,13 +9,17 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/weir-proxy/weir/internal/child"
 )
 
 // Server is a running Postgres. It ends with this process, on Linux also when this process is killed.
 type Server struct {
-	process  *process
+	process  *child.Process
+	stopping atomic.Bool // it was told to end
 	port     int
 	data     string
 	sockets  string // folder of the Unix socket
@@ -36,13 +40,13 @@ func (s *Server) Dir() string { return s.data }
 func (s *Server) SocketDir() string { return s.sockets }
 
 // Pid returns the process id of the server.
-func (s *Server) Pid() int { return s.process.cmd.Process.Pid }
+func (s *Server) Pid() int { return s.process.PID() }
 
 // Wait returns when the server has ended: nil after a Stop, else an error with the end of its log. It returns the error of ctx when
 // that ends first.
 func (s *Server) Wait(ctx context.Context) error {
 	select {
-	case <-s.process.done:
+	case <-s.process.Done():
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -55,22 +59,22 @@ const stopGrace = 2 * time.Second
 // Stop ends the server: clients are disconnected, data are written. When ctx ends before the server, the server is killed; its
 // next start then recovers what was committed. Stopping a server that has ended is fine. Stop returns when the server has ended.
 func (s *Server) Stop(ctx context.Context) error {
-	s.process.stop.Store(true)
+	s.stopping.Store(true)
 	killed := false
 	select {
-	case <-s.process.done:
+	case <-s.process.Done():
 	default:
-		s.process.signal(syscall.SIGINT) // "fast shutdown"
+		s.process.Signal(syscall.SIGINT) // "fast shutdown"
 		select {
-		case <-s.process.done:
+		case <-s.process.Done():
 		case <-ctx.Done():
 			killed = true
-			s.process.signal(syscall.SIGQUIT) // "immediate shutdown": ends the server's own children too
+			s.process.Signal(syscall.SIGQUIT) // "immediate shutdown": ends the server's own children too
 			select {
-			case <-s.process.done:
+			case <-s.process.Done():
 			case <-time.After(stopGrace):
-				s.process.kill()
-				<-s.process.done
+				s.process.KillGroup()
+				<-s.process.Done()
 			}
 		}
 	}
@@ -83,7 +87,7 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // died says how the server ended, as an error unless it was told to.
 func (s *Server) died() error {
-	if s.process.stop.Load() {
+	if s.stopping.Load() {
 		return nil
 	}
 	said := s.said()
@@ -93,8 +97,8 @@ func (s *Server) died() error {
 		kind = errOrphans
 	case strings.Contains(said, "Address already in use"):
 		kind = errPortTaken
-	case s.process.err != nil:
-		kind = s.process.err
+	case s.process.Err() != nil:
+		kind = s.process.Err()
 	default:
 		kind = errors.New("exit status 0")
 	}

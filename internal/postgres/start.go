@@ -17,9 +17,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-proxy/weir/internal/child"
 )
 
 // Options say where a server runs and what it is.
@@ -33,6 +36,9 @@ type Options struct {
 	// NoSync gives up safety against a crash of the machine for speed. It is for data that nobody will miss.
 	NoSync bool
 }
+
+// lastSignal is what the server gets when this process is gone: Postgres's fast shutdown. SIGTERM would wait for every client to leave.
+const lastSignal = syscall.SIGINT
 
 const (
 	startTimeout = 60 * time.Second // bounds a recovery after a crash too
@@ -143,19 +149,19 @@ func initialize(ctx context.Context, a *account, o Options, data string) error {
 	cmd := a.command(fresh, filepath.Join(o.Install.Bin, "initdb"), args...)
 	out := &strings.Builder{}
 	cmd.Stdout, cmd.Stderr = out, out
-	p, err := run(cmd)
+	p, err := child.Start(cmd, lastSignal)
 	if err != nil {
 		return fmt.Errorf("run initdb: %w", err)
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-ctx.Done():
-		p.kill()
-		<-p.done
+		p.KillGroup()
+		<-p.Done()
 		return fmt.Errorf("run initdb: %w", ctx.Err())
 	}
-	if p.err != nil {
-		return fmt.Errorf("run initdb: %w:\n%s", p.err, last(out.String()))
+	if p.Err() != nil {
+		return fmt.Errorf("run initdb: %w:\n%s", p.Err(), last(out.String()))
 	}
 	if err := os.Remove(data); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // an empty folder
@@ -194,7 +200,7 @@ func launch(ctx context.Context, a *account, o Options, data string) (*Server, e
 	}
 	cmd := a.command(data, filepath.Join(o.Install.Bin, "postgres"), arguments(o, data, sockets)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := run(cmd)
+	p, err := child.Start(cmd, lastSignal)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +270,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			err = fmt.Errorf("%w: another server, with data in %s, answers on port %d", errPortTaken, data, s.port)
 		}
 		select {
-		case <-s.process.done:
+		case <-s.process.Done():
 			return s.died()
 		default:
 		}

@@ -275,7 +275,7 @@ func TestStopKillsAServerThatDoesNotEnd(t *testing.T) {
 		t.Errorf("stop = %v, want one that says it was killed", err)
 	}
 	select {
-	case <-s.process.done:
+	case <-s.process.Done():
 	default:
 		t.Error("it has not ended")
 	}
@@ -296,8 +296,8 @@ func program(t *testing.T) string {
 	return path
 }
 
-// child runs this test binary as the parent of a server. Its standard input ends with the returned function.
-func child(t *testing.T, a *account, dir string, i Install) (cmd *exec.Cmd, said []string, end func()) {
+// starter runs this test binary as the parent of a server. Its standard input ends with the returned function.
+func starter(t *testing.T, a *account, dir string, i Install) (cmd *exec.Cmd, said []string, end func()) {
 	t.Helper()
 	exe := program(t)
 	cmd = exec.Command(exe)
@@ -332,7 +332,7 @@ func TestServerEndsWithAKilledParent(t *testing.T) {
 		return
 	}
 	i, dir := find(t), base(t)
-	cmd, said, _ := child(t, nil, dir, i)
+	cmd, said, _ := starter(t, nil, dir, i)
 	// A client that stays must not keep the server: this is what tells a fast shutdown from a smart one.
 	client, err := pgx.Connect(t.Context(), said[1])
 	if err != nil {

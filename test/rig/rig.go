@@ -108,7 +108,7 @@ func (r *Rig) StartProcessor() {
 		"WEIR_SECRET_KEY_FILE="+filepath.Join(r.Dir, "secret.key"))
 	log := r.logFile("processor.log")
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := child.Start(cmd)
+	p, err := child.Start(cmd, syscall.SIGTERM)
 	if err != nil {
 		r.t.Fatal(err)
 	}

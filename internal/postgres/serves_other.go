@@ -9,9 +9,6 @@ import (
 	"syscall"
 )
 
-// endWithParent does nothing: only Linux tells a child of its parent's death.
-func endWithParent(*syscall.SysProcAttr) {}
-
 // serves reports whether the process may run a server on the data folder: whether it lives.
 func serves(pid int, _ string) (bool, error) {
 	err := syscall.Kill(pid, 0)

@@ -8,12 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 )
-
-// endWithParent has the kernel tell the child to end when this process is gone. SIGINT is Postgres's fast shutdown; SIGTERM would
-// wait for every client to leave.
-func endWithParent(a *syscall.SysProcAttr) { a.Pdeathsig = syscall.SIGINT }
 
 // serves reports whether the process runs a server on the data folder, which such a server has as its working directory. The
 // answer is yes when that cannot be told.

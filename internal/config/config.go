@@ -93,7 +93,7 @@ func Default() Config {
 			Connect:         5 * time.Second,
 			FirstByte:       10 * time.Minute,
 			FirstByteStream: 2 * time.Minute,
-			Idle:            5 * time.Minute,
+			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
 		Envoy:    Envoy{Admin: "127.0.0.1:10002"},

@@ -136,6 +136,10 @@ func (v *validator) timeouts(t Timeouts) {
 	v.positive("timeouts.first_byte_stream", t.FirstByteStream)
 	v.positive("timeouts.idle", t.Idle)
 	v.positive("timeouts.total", t.Total)
+	// Envoy counts the wait for an answer's first byte as idleness too: it would end the exchange before the next channel is tried.
+	if longest := max(t.FirstByte, t.FirstByteStream); t.Idle > 0 && longest > 0 && t.Idle <= longest {
+		v.add("timeouts.idle", "%v must be more than first_byte and first_byte_stream, so that a channel that does not answer is given up first", t.Idle)
+	}
 }
 
 // address checks a host:port that is listened on. Port 0 is refused: nobody could be told where the process listens.

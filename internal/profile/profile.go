@@ -83,7 +83,9 @@ func end() {
 }
 
 func write(dir string, n int, cpu []byte) error {
-	name := func(kind string) string { return filepath.Join(dir, fmt.Sprintf("%d-%d.%s.pprof", os.Getpid(), n, kind)) }
+	name := func(kind string) string {
+		return filepath.Join(dir, fmt.Sprintf("%d-%d.%s.pprof", os.Getpid(), n, kind))
+	}
 	if err := os.WriteFile(name("cpu"), cpu, 0o600); err != nil {
 		return fmt.Errorf("write profile: %w", err)
 	}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layering
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layer says which packages of this repository a package may import, and why no others.
+type layer struct {
+	may []string
+	why string
+}
+
+// layers has every package that is built into a program. Tests may import more: they put real parts together.
+var layers = map[string]layer{
+	"policy":   {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
+	"usage":    {[]string{"policy"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
+	"extproc":  {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
+	"envoy":    {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"cmd/weir": {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
+	"internal/app": {
+		[]string{
+			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/postgres",
+			"internal/store", "internal/version",
+		},
+		"it puts the parts together; the command line calls it, not the other way round",
+	},
+	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
+	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/store", "internal/postgres/pgtest"}, "it serves tests"},
+	"internal/child":           {nil, "it runs processes, whichever they are"},
+	"internal/cli":             {[]string{"internal/admin", "internal/config", "internal/store"}, "the commands speak to the API as any other client does; the store is there for its types"},
+	"internal/config":          {nil, "what a process is told must not depend on what it does with it"},
+	"internal/fake":            {nil, "a provider that shares code with the gateway would share its mistakes"},
+	"internal/jsonscan":        {nil, "it reads bytes"},
+	"internal/layering":        {nil, "it is tests alone"},
+	"internal/postgres":        {[]string{"internal/child", "internal/wheel"}, "it runs a server; what is in it is store's business"},
+	"internal/postgres/pgtest": {[]string{"internal/postgres", "internal/repo"}, "it serves tests"},
+	"internal/profile":         {nil, "it watches the process, whatever that does"},
+	"internal/repo":            {nil, "it serves tests"},
+	"internal/sdks":            {[]string{"internal/repo", "internal/wheel"}, "it serves tests"},
+	"internal/store":           {[]string{"policy", "usage"}, "it keeps what those define"},
+	"internal/version":         {nil, "it is one string"},
+	"internal/wheel":           {nil, "it fetches packages, whichever they are"},
+}
+
+// onlyForTests are packages that no program may contain.
+var onlyForTests = []string{"internal/admin/admintest", "internal/postgres/pgtest", "internal/repo", "internal/sdks", "test/rig"}
+
+func TestDependenciesPointToPolicy(t *testing.T) {
+	t.Parallel()
+	r := load(t)
+	seen := map[string]bool{}
+	for _, s := range r.code {
+		seen[s.pkg] = true
+		if strings.HasPrefix(s.pkg, "test/") {
+			continue // put together from everything
+		}
+		l, known := layers[s.pkg]
+		if !known {
+			t.Errorf("%s: give the package %s a place in the table layers, and a row in docs/architecture.md", s.path, s.pkg)
+			continue
+		}
+		if s.test {
+			continue
+		}
+		for _, p := range ours(s) {
+			if !slices.Contains(l.may, p) {
+				t.Errorf("%s imports %s: %s", s.path, p, l.why)
+			}
+			if slices.Contains(onlyForTests, p) && !slices.Contains(onlyForTests, s.pkg) {
+				t.Errorf("%s imports %s, which is for tests alone", s.path, p)
+			}
+		}
+	}
+	for p := range layers {
+		if !seen[p] {
+			t.Errorf("the table layers has a package that is gone: %s", p)
+		}
+	}
+}
+
+// ours returns the packages of this repository that a file imports.
+func ours(s *source) []string {
+	var out []string
+	for _, i := range s.imports {
+		if p, ok := strings.CutPrefix(i, module+"/"); ok {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// library says which packages may use a module.
+type library struct {
+	by  []string // patterns of path.Match; a test is free to use what the package may, and what anyTest has
+	why string
+}
+
+// libraries has every module that this repository uses itself; docs/adr/0006-choose-dependencies.md says why it does.
+var libraries = map[string]library{
+	"github.com/envoyproxy/go-control-plane": {[]string{"envoy", "extproc", "internal/app", "test/*"}, "Envoy's types end where Envoy is spoken to"},
+	"google.golang.org/grpc":                 {[]string{"envoy", "extproc", "internal/app", "test/*"}, "only Envoy is spoken to by gRPC"},
+	"google.golang.org/protobuf":             {[]string{"envoy", "extproc", "test/*"}, "only Envoy is spoken to in protobuf"},
+	"github.com/jackc/pgx/v5":                {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},
+	"github.com/pressly/goose/v3":            {[]string{"internal/store"}, "migrations are the store's"},
+	"github.com/spf13/cobra":                 {[]string{"internal/cli", "internal/layering"}, "only the command line parses a command line"},
+	"github.com/goccy/go-yaml":               {[]string{"internal/config"}, "only weir.yaml is YAML"},
+	"github.com/prometheus/client_golang":    {[]string{"extproc", "usage", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
+	"github.com/google/uuid":                 {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
+	"golang.org/x/sync":                      {[]string{"internal/*", "test/*"}, "the domain starts no goroutines"},
+	"github.com/google/go-cmp":               {nil, "it panics on what it does not understand: tests alone"},
+	"github.com/rogpeppe/go-internal":        {nil, "it runs scripts: tests alone"},
+}
+
+// anyTest are the modules that every test may use.
+var anyTest = []string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "github.com/goccy/go-yaml"}
+
+func TestLibrariesStayWhereTheyBelong(t *testing.T) {
+	t.Parallel()
+	r := load(t)
+	for _, s := range r.code {
+		for _, i := range s.imports {
+			m, l, known := libraryOf(i)
+			switch {
+			case strings.HasPrefix(i, module+"/") || !strings.Contains(strings.SplitN(i, "/", 2)[0], "."):
+			case !known:
+				t.Errorf("%s imports %s: the default answer to a new dependency is no; else it needs an ADR, and a row in the table libraries", s.path, i)
+			case s.test && slices.Contains(anyTest, m):
+			case !matches(l.by, s.pkg):
+				t.Errorf("%s imports %s: %s", s.path, i, l.why)
+			}
+		}
+	}
+}
+
+// libraryOf finds the row of an import.
+func libraryOf(imported string) (module string, l library, known bool) {
+	for m, l := range libraries {
+		if imported == m || strings.HasPrefix(imported, m+"/") {
+			return m, l, true
+		}
+	}
+	return "", library{}, false
+}
+
+func matches(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, pkg)
+		return err == nil && ok
+	})
+}
+
+func TestDecisionRecordNamesEveryDependency(t *testing.T) {
+	t.Parallel()
+	r := load(t)
+	used := map[string]bool{}
+	for _, s := range r.code {
+		for _, i := range s.imports {
+			if m, _, known := libraryOf(i); known {
+				used[m] = true
+			}
+		}
+	}
+	record := r.contents(t, "docs/adr/0006-choose-dependencies.md")
+	for m := range libraries {
+		if !used[m] {
+			t.Errorf("nothing imports %s: take it out of the table libraries, and of go.mod", m)
+		}
+	}
+	for _, m := range slices.Sorted(maps.Keys(used)) {
+		if !strings.Contains(record, "`"+m+"`") {
+			t.Errorf("docs/adr/0006-choose-dependencies.md does not say why %s is used", m)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+# Nothing here needs a step before it. What is missing is fetched by go, pip and npm, from wherever they are told to, and kept under
+# .weir/ of this checkout.
+
+include Tools.mk
+
+.DEFAULT_GOAL := help
+
+# The version that "weir version" prints. Go's own stamp fails in a checkout that another user owns.
+VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null || echo dev-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
+
+GO_BUILD := go build -buildvcs=false -ldflags '-X github.com/weir-proxy/weir/internal/version.linked=$(VERSION)'
+
+# Packages in which the race detector costs seconds, not minutes; their tests run with it, all others without it.
+RACE := ./policy/... ./extproc/... ./usage/... ./internal/jsonscan/... ./internal/fake/... ./internal/store/... ./internal/admin/...
+
+# Two test binaries at a time: some of them run an Envoy and a Postgres of their own.
+TEST := go test -p 2
+
+# How long each fuzz target of make fuzz runs.
+FUZZTIME ?= 60s
+
+# Flags of the benchmark: make bench BENCH=-help
+BENCH ?=
+
+.PHONY: help
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## run everything on this machine; Ctrl-C stops it
+	@exec bin/weir dev
+
+.PHONY: build
+build: ## build the program: bin/weir
+	@mkdir -p bin
+	$(GO_BUILD) -o bin/weir ./cmd/weir
+
+.PHONY: test
+test: export WEIR_REQUIRE_ALL = 1
+test: ## all tests: unit, race where cheap, end to end with the real Envoy, Postgres and SDKs
+	go vet ./...
+	@$(MAKE) --no-print-directory race
+	$(TEST) -timeout 10m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
+
+.PHONY: race
+race: ## the tests for which the race detector is cheap, with it
+	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; \
+		$(TEST) -timeout 10m -race $(RACE); \
+	else echo 'race: there is no C compiler, which the race detector needs: testing without it'; set -x; \
+		$(TEST) -timeout 10m $(RACE); fi
+
+.PHONY: e2e
+e2e: export WEIR_REQUIRE_ALL = 1
+e2e: ## the end-to-end tests alone, always anew
+	$(TEST) -timeout 10m -count=1 ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (default 60s)
+	@grep -rlE --include='*_test.go' '^func Fuzz' cmd envoy extproc internal policy usage | while read -r file; do \
+		sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$file" | while read -r name; do \
+			echo "$$(dirname "$$file") $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## measure Weir against a bare Envoy; BENCH holds flags
+	go run ./test/bench $(BENCH)
+
+.PHONY: generate
+generate: ## rewrite what is made from code: golden files and docs/cli.md
+	@for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' envoy extproc internal policy usage | xargs -n 1 dirname | sort -u); do \
+		(set -x; go test "./$$dir" -update) || exit 1; done
+
+.PHONY: lint
+lint: ## formatting, golangci-lint, layering
+	$(GOLANGCI_LINT) run ./...
+	go test ./internal/layering
+
+.PHONY: fmt
+fmt: ## format the Go files
+	$(GOLANGCI_LINT) fmt ./...
+
+.PHONY: check
+check: lint test ## what continuous integration runs
+	go mod tidy -diff
+
+.PHONY: clean
+clean: ## remove what was built and fetched, and the data of make run
+	rm -rf bin .weir

@@ -33,28 +33,30 @@ type expectation struct {
 // client is one connection.
 type client struct {
 	g      *generator
-	conn   net.Conn
 	reader *responseReader
 	sample
+
+	began, deadline time.Time // of the run
+
+	mu   sync.Mutex // guards changes of conn, which others may close
+	conn net.Conn
 }
 
 // sample is what clients saw.
 type sample struct {
 	total, first []time.Duration // until the last byte, until the first; of answers as they must be
+	done         []time.Duration // when their last bytes came, from the beginning of the run
 	failed       int
 	failure      error // the first
-	ended        time.Time
 }
 
 func (s *sample) add(o *sample) {
 	s.total = append(s.total, o.total...)
 	s.first = append(s.first, o.first...)
+	s.done = append(s.done, o.done...)
 	s.failed += o.failed
 	if s.failure == nil {
 		s.failure = o.failure
-	}
-	if o.ended.After(s.ended) {
-		s.ended = o.ended
 	}
 }
 
@@ -74,29 +76,30 @@ func newGenerator(ctx context.Context, address string, request []byte, want expe
 
 func (g *generator) close() {
 	for _, c := range g.clients {
-		if c.conn != nil {
-			_ = c.conn.Close() // nothing is lost with it
-		}
+		c.mu.Lock()
+		_ = c.conn.Close() // nothing is lost with it
+		c.mu.Unlock()
 	}
 }
 
 // connect connects, or connects again.
 func (c *client) connect(ctx context.Context) error {
-	if c.conn != nil {
-		_ = c.conn.Close() // it has failed already
-		c.conn = nil
-	}
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", c.g.address)
 	if err != nil {
 		return fmt.Errorf("connect to %s: %w", c.g.address, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		_ = c.conn.Close() // it has failed already
+	}
 	c.conn, c.reader = conn, newResponseReader(conn)
-	return nil
+	return conn.SetDeadline(c.deadline)
 }
 
 // closed lets every client send a request as soon as it has the answer to the one before, for a while; their beginnings are spread
 // over part of it. What is under way at the end is waited for.
-func (g *generator) closed(ctx context.Context, duration, spread time.Duration) (sample, time.Duration) {
+func (g *generator) closed(ctx context.Context, duration, spread time.Duration) sample {
 	began := time.Now()
 	end := began.Add(duration)
 	return g.run(ctx, began, end, func(i int, c *client) {
@@ -113,7 +116,7 @@ func (g *generator) closed(ctx context.Context, duration, spread time.Duration) 
 // open sends requests when they are due, whether or not those before have been answered, as long as there are enough clients. How
 // long an answer took counts from when its request was due: a request that had to wait for a client, or for this process, took that
 // much longer, and a gateway that stalls pays for everybody who came meanwhile.
-func (g *generator) open(ctx context.Context, due []time.Duration) (sample, time.Duration) {
+func (g *generator) open(ctx context.Context, due []time.Duration) sample {
 	began := time.Now()
 	var end time.Time
 	if len(due) > 0 {
@@ -136,7 +139,7 @@ func (g *generator) open(ctx context.Context, due []time.Duration) (sample, time
 }
 
 // once lets every client send one request.
-func (g *generator) once(ctx context.Context, spread time.Duration) (sample, time.Duration) {
+func (g *generator) once(ctx context.Context, spread time.Duration) sample {
 	began := time.Now()
 	return g.run(ctx, began, began.Add(spread), func(i int, c *client) {
 		sleepUntil(ctx, began.Add(spread*time.Duration(i)/time.Duration(len(g.clients))))
@@ -144,14 +147,15 @@ func (g *generator) once(ctx context.Context, spread time.Duration) (sample, tim
 	})
 }
 
-// run lets each client work, and gathers what they saw and how long it took until the last answer.
-func (g *generator) run(ctx context.Context, began, end time.Time, work func(i int, c *client)) (sample, time.Duration) {
+// run lets each client work, and gathers what they saw.
+func (g *generator) run(ctx context.Context, began, end time.Time, work func(i int, c *client)) sample {
 	stop := context.AfterFunc(ctx, g.close) // wakes those that wait for an answer
 	defer stop()
 	var wg sync.WaitGroup
 	for i, c := range g.clients {
-		c.sample = sample{total: c.total[:0], first: c.first[:0]}
-		if err := c.conn.SetDeadline(end.Add(patience)); err != nil {
+		c.sample = sample{total: c.total[:0], first: c.first[:0], done: c.done[:0]}
+		c.began, c.deadline = began, end.Add(patience)
+		if err := c.conn.SetDeadline(c.deadline); err != nil {
 			c.fail(err)
 			continue
 		}
@@ -162,10 +166,7 @@ func (g *generator) run(ctx context.Context, began, end time.Time, work func(i i
 	for _, c := range g.clients {
 		all.add(&c.sample)
 	}
-	if all.ended.IsZero() {
-		all.ended = time.Now()
-	}
-	return all, all.ended.Sub(began)
+	return all
 }
 
 // exchange sends a request and reads its answer, which took since the given time. False means that this client can do no more.
@@ -180,13 +181,13 @@ func (c *client) exchange(ctx context.Context, since time.Time) bool {
 		c.fail(err)
 		return ctx.Err() == nil && now.Before(since.Add(patience)) && c.connect(ctx) == nil
 	}
-	c.ended = now
 	if err := c.g.want.check(r); err != nil {
 		c.fail(err)
 		return true
 	}
 	c.total = append(c.total, now.Sub(since))
 	c.first = append(c.first, r.first.Sub(since))
+	c.done = append(c.done, now.Sub(c.began))
 	return true
 }
 
@@ -221,6 +222,17 @@ func (s *sample) err() error {
 		return errNone
 	}
 	return nil
+}
+
+// perSecond returns how many answers came in a second of a part of the run.
+func (s *sample) perSecond(from, to time.Duration) float64 {
+	n := 0
+	for _, at := range s.done {
+		if at >= from && at < to {
+			n++
+		}
+	}
+	return float64(n) / (to - from).Seconds()
 }
 
 // sleepUntil returns at a time, or when ctx ends.

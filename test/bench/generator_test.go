@@ -39,7 +39,7 @@ func TestEveryLoadIsAnsweredAsItSays(t *testing.T) {
 		}
 		provider := fake.New(fake.Options{})
 		g := target(t, provider, l, expectation{events: l.events}, 4)
-		got, _ := g.once(t.Context(), 0)
+		got := g.once(t.Context(), 0)
 		if err := got.err(); err != nil || len(got.total) != 4 {
 			t.Errorf("%s: %d answers, %v", l.name, len(got.total), err)
 		}
@@ -57,17 +57,17 @@ func TestClosedLoopCountsWhatTheServerServed(t *testing.T) {
 	t.Parallel()
 	provider := fake.New(fake.Options{})
 	g := target(t, provider, loads()[0], expectation{}, 3)
-	got, took := g.closed(t.Context(), 50*time.Millisecond, 5*time.Millisecond)
+	got := g.closed(t.Context(), 50*time.Millisecond, 5*time.Millisecond)
 	if err := got.err(); err != nil {
 		t.Fatal(err)
 	}
 	if served := provider.Ledger().Totals().Completed; int64(len(got.total)) != served || len(got.first) != len(got.total) {
 		t.Errorf("got %d latencies and %d first bytes, the server served %d", len(got.total), len(got.first), served)
 	}
-	if took < 50*time.Millisecond {
-		t.Errorf("it took %v, less than it was to last", took)
+	if n := got.perSecond(0, time.Hour) * 3600; math.Round(n) != float64(len(got.total)) {
+		t.Errorf("%v answers have a time, of %d", n, len(got.total))
 	}
-	again, _ := g.closed(t.Context(), 20*time.Millisecond, 0)
+	again := g.closed(t.Context(), 20*time.Millisecond, 0)
 	if served := provider.Ledger().Totals().Completed; int64(len(got.total)+len(again.total)) < served {
 		t.Errorf("a second run counts %d, and the server served %d in both", len(again.total), served)
 	}
@@ -87,7 +87,7 @@ func TestOpenLoopSendsEveryArrivalOnceAndCountsFromWhenItWasDue(t *testing.T) {
 	due := []time.Duration{0, time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond}
 	const stall = 60 * time.Millisecond
 	time.AfterFunc(stall, func() { close(blocked) })
-	got, _ := g.open(t.Context(), due)
+	got := g.open(t.Context(), due)
 	if err := got.err(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestFailuresAreCounted(t *testing.T) {
 	}
 	for name, a := range answers {
 		g := target(t, a.answer, loads()[0], a.want, 2)
-		got, _ := g.once(t.Context(), 0)
+		got := g.once(t.Context(), 0)
 		err := got.err()
 		if err == nil || got.failed != 2 || len(got.total) != 0 || !strings.Contains(err.Error(), a.text) {
 			t.Errorf("%s: got %d failures, %d answers, %v; want 2 failures with %q", name, got.failed, len(got.total), err, a.text)
@@ -124,12 +124,13 @@ func TestFailuresAreCounted(t *testing.T) {
 func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	provider := fake.New(fake.Options{Behavior: fake.Behavior{Hang: true}})
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cancel()
-		<-r.Context().Done() // it never answers
+		provider.ServeHTTP(w, r)
 	})
 	g := target(t, h, loads()[0], expectation{}, 2)
-	got, _ := g.closed(ctx, time.Hour, 0)
+	got := g.closed(ctx, time.Hour, 0)
 	if got.err() == nil {
 		t.Error("requests that were never answered are no failure")
 	}
@@ -158,6 +159,21 @@ func TestArrivalsKeepTheRateAndRepeat(t *testing.T) {
 	}
 	if cmp.Equal(got, arrivals(1000, 10*time.Second, 2)) {
 		t.Error("two rounds get the same arrivals")
+	}
+}
+
+func TestThroughputIsThatOfTheFullRun(t *testing.T) {
+	t.Parallel()
+	var s sample
+	for at := range 60 { // one each 100 ms, of which the run itself is seconds 1 to 5
+		s.done = append(s.done, time.Duration(at)*100*time.Millisecond)
+	}
+	r := run{load: load{lasts: time.Second, spread: time.Second}, duration: 5 * time.Second}
+	for loop, want := range map[string]float64{openLoop: 10, closedLoop: 10} {
+		r.loop = loop
+		if got := r.throughput(&s); got != want {
+			t.Errorf("%s loop: got %v, want %v", loop, got, want)
+		}
 	}
 }
 

@@ -203,5 +203,10 @@ func (p procfs) status(pid int, key string) (int64, error) {
 // resetPeak lets the peak begin anew at what the process holds now. It reports whether the kernel allows that.
 func (p procfs) resetPeak(pid int) bool {
 	const resetHWM = "5" // https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
-	return os.WriteFile(filepath.Join(string(p), strconv.Itoa(pid), "clear_refs"), []byte(resetHWM), 0) == nil
+	f, err := os.OpenFile(filepath.Join(string(p), strconv.Itoa(pid), "clear_refs"), os.O_WRONLY, 0)
+	if err != nil {
+		return false
+	}
+	_, err = f.WriteString(resetHWM)
+	return errors.Join(err, f.Close()) == nil
 }

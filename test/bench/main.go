@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -57,13 +59,49 @@ func bench(ctx context.Context, o options) error {
 	all := &results{Machine: describe(ctx, site, os.Args[1:])}
 	s := suite{options: o, site: site, out: all, progress: os.Stderr}
 	err = s.run(ctx)
-	report{options: o, results: all, w: os.Stdout}.print()
+	var text bytes.Buffer
+	report{options: o, results: all, w: &text}.print()
+	_, printErr := os.Stdout.Write(text.Bytes())
+	return errors.Join(append(all.faults, err, printErr, keep(o, all, text.String()))...)
+}
+
+// keep writes the results into the files that the options name.
+func keep(o options, all *results, text string) error {
 	if o.json != "" {
-		b, jsonErr := json.MarshalIndent(all, "", "  ")
-		if jsonErr == nil {
-			jsonErr = os.WriteFile(o.json, append(b, '\n'), 0o644)
+		b, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			return err
 		}
-		err = errors.Join(err, jsonErr)
+		if err := os.WriteFile(o.json, append(b, '\n'), 0o644); err != nil {
+			return err
+		}
 	}
-	return errors.Join(append(all.faults, err)...)
+	if o.docs == "" || len(all.faults) > 0 {
+		return nil
+	}
+	b, err := os.ReadFile(o.docs)
+	if err != nil {
+		return err
+	}
+	page, err := replaceResults(string(b), text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.docs, err)
+	}
+	return os.WriteFile(o.docs, []byte(page), 0o644)
+}
+
+// Between these lines of a page stands the report of a run.
+const (
+	docsBegin = "<!-- results -->"
+	docsEnd   = "<!-- end of results -->"
+)
+
+// replaceResults returns the page with another report.
+func replaceResults(page, text string) (string, error) {
+	before, rest, ok := strings.Cut(page, docsBegin)
+	_, after, ended := strings.Cut(rest, docsEnd)
+	if !ok || !ended {
+		return "", errors.New("there is no place for results")
+	}
+	return before + docsBegin + "\n\n" + text + "\n" + docsEnd + after, nil
 }

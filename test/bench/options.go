@@ -31,6 +31,7 @@ type options struct {
 	env       string // for Weir's processor
 	profile   string // folder; empty: no profiles
 	json      string // file; empty: none
+	docs      string // file; empty: none
 }
 
 // parseOptions reads the flags. What is wrong with them is an error; -help is [flag.ErrHelp].
@@ -58,6 +59,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.env, "env", "", "variables for the environment of Weir's processor, as in 'GOGC=400 GOMAXPROCS=1'")
 	f.StringVar(&o.profile, "profile", "", "folder for profiles of the processor under each load, taken after everything is measured")
 	f.StringVar(&o.json, "json", "", "file for all figures of all rounds")
+	f.StringVar(&o.docs, "docs", "", "file whose text between "+docsBegin+" and "+docsEnd+" the report replaces")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -181,3 +181,17 @@ func TestCPUModel(t *testing.T) {
 		t.Error("a kernel that does not say leaves it empty")
 	}
 }
+
+func TestReportTakesItsPlaceInThePage(t *testing.T) {
+	t.Parallel()
+	page := "# A\n" + docsBegin + "\nold\n" + docsEnd + "\n# B\n"
+	got, err := replaceResults(page, "new\n")
+	if want := "# A\n" + docsBegin + "\n\nnew\n\n" + docsEnd + "\n# B\n"; err != nil || got != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	for _, bad := range []string{"", docsBegin, docsEnd + docsBegin} {
+		if _, err := replaceResults(bad, ""); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}

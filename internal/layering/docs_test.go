@@ -57,7 +57,7 @@ var (
 
 // words takes the words of a command that come before the first flag, and its flags.
 func words(command string) (args, flags []string) {
-	for _, w := range strings.Fields(command) {
+	for w := range strings.FieldsSeq(command) {
 		switch {
 		case strings.HasPrefix(w, "--"):
 			name, _, _ := strings.Cut(w[2:], "=")

@@ -69,7 +69,7 @@ func TestNoPackageHasStateThatOthersCanChange(t *testing.T) {
 				continue
 			}
 			for _, spec := range g.Specs {
-				v := spec.(*ast.ValueSpec) //nolint:errcheck,forcetypeassert // the specs of a var are these
+				v := spec.(*ast.ValueSpec) // the specs of a var are these
 				for _, n := range v.Names {
 					if n.IsExported() && !strings.HasPrefix(n.Name, "Err") && !isEmbedFS(v.Type) {
 						t.Errorf("%s: %s can be changed by every importer, in every test at once: make it a constant, or a function that returns it", s.path, n.Name)

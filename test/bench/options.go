@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 // options are what the flags say.
 type options struct {
 	loads    []string
+	loops    []string
 	variants []string
 	rounds   int
 	duration time.Duration
@@ -38,11 +40,12 @@ type options struct {
 func parseOptions(args []string, out io.Writer) (options, error) {
 	var o options
 	var quick bool
-	var loadNames, variants string
+	var loadNames, loops, variants string
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.BoolVar(&quick, "quick", false, "see that everything works, in a minute: one short round, few users and streams")
 	f.StringVar(&loadNames, "loads", strings.Join(names(loads()), ","), "the loads, by name")
+	f.StringVar(&loops, "loops", closedLoop+","+openLoop, "the loops, by name")
 	f.StringVar(&variants, "variants", strings.Join([]string{bare, continuation, weir}, ","), "the gateways, by name")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each gateway gets each load")
 	f.DurationVar(&o.duration, "duration", 5*time.Second, "how long, each time")
@@ -71,7 +74,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	if quick {
 		o.hurry(given)
 	}
-	o.loads, o.variants = list(loadNames), list(variants)
+	o.loads, o.loops, o.variants = list(loadNames), list(loops), list(variants)
 	return o, o.check()
 }
 
@@ -96,6 +99,11 @@ func (o *options) check() error {
 			return fmt.Errorf("there is no load %q: there are %s", n, strings.Join(names(loads()), ", "))
 		}
 	}
+	for _, n := range o.loops {
+		if n != closedLoop && n != openLoop {
+			return fmt.Errorf("there is no loop %q: there are %s and %s", n, closedLoop, openLoop)
+		}
+	}
 	for _, n := range o.variants {
 		if !slices.Contains([]string{bare, continuation, weir}, n) {
 			return fmt.Errorf("there is no gateway %q: there are %s, %s and %s", n, bare, continuation, weir)
@@ -103,11 +111,11 @@ func (o *options) check() error {
 	}
 	switch {
 	case len(o.variants) == 0:
-		return fmt.Errorf("no gateway is left")
+		return errors.New("no gateway is left")
 	case o.rounds < 1 || o.duration <= 0 || o.warm <= 0 || o.workers < 1:
-		return fmt.Errorf("-rounds, -duration, -warm and -workers must be positive")
+		return errors.New("-rounds, -duration, -warm and -workers must be positive")
 	case o.rate < 0 || o.clients < 0 || o.users < 0 || o.streams < 0 || o.replay < 0:
-		return fmt.Errorf("-rate, -clients, -users, -streams and -replay must not be negative")
+		return errors.New("-rate, -clients, -users, -streams and -replay must not be negative")
 	case o.port < 1 || o.port+ports > 65536:
 		return fmt.Errorf("-port: %d has no room for %d ports", o.port, ports)
 	}

@@ -22,7 +22,7 @@ func (r report) print() {
 	fmt.Fprint(r.w, "\nMedians of the rounds, and from where to where they went. CPU is in µs per request; × bare is the CPU of Envoy and processor against\n"+
 		"the bare Envoy of the same round. Latencies are in ms; added is against bare in the same round.\n")
 	for _, l := range r.chosen() {
-		for _, loop := range []string{closedLoop, openLoop} {
+		for _, loop := range r.loops {
 			how := fmt.Sprintf("closed loop, %d clients", l.users)
 			if loop == openLoop {
 				how = fmt.Sprintf("open loop, %s requests/s", figure(l.rate))

@@ -79,7 +79,7 @@ func TestFiguresHaveThreeDigits(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{
-		"-loads nothing", "-variants nobody", "-variants ,", "-rounds 0", "-duration 0s", "-rate -1", "-port 65530", "extra", "-unknown",
+		"-loads nothing", "-loops endless", "-variants nobody", "-variants ,", "-rounds 0", "-duration 0s", "-rate -1", "-port 65530", "extra", "-unknown",
 	} {
 		if _, err := parseOptions(strings.Fields(args), new(bytes.Buffer)); err == nil {
 			t.Errorf("%s: no error", args)

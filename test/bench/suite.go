@@ -65,7 +65,7 @@ func (s *suite) timed(ctx context.Context) error {
 	}
 	for round := range s.rounds {
 		for _, l := range s.chosen() {
-			for _, loop := range []string{closedLoop, openLoop} {
+			for _, loop := range s.loops {
 				if err := s.each(ctx, b, gateways, s.plan(l, loop, round)); err != nil {
 					return err
 				}

@@ -31,9 +31,9 @@ type machine struct {
 }
 
 // describe asks the machine what it is. What cannot be known is "unknown".
-func describe(ctx context.Context, s *site, args []string) machine {
+func describe(ctx context.Context, s *site) machine {
 	m := machine{
-		Date: time.Now().UTC().Format(time.DateOnly), Command: strings.Join(append([]string{"go run ./test/bench"}, args...), " "),
+		Date: time.Now().UTC().Format(time.DateOnly), Command: s.command,
 		CPU: "unknown", Cores: runtime.NumCPU(), Kernel: firstLine("/proc/sys/kernel/osrelease"), Load: firstLine("/proc/loadavg"),
 		Commit: commit(ctx), Go: runtime.Version(), Envoy: "unknown", Workers: s.workers, Postgres: s.install.Version,
 	}

@@ -56,7 +56,7 @@ func bench(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	all := &results{Machine: describe(ctx, site, os.Args[1:])}
+	all := &results{Machine: describe(ctx, site)}
 	s := suite{options: o, site: site, out: all, progress: os.Stderr}
 	err = s.run(ctx)
 	var text bytes.Buffer

@@ -83,7 +83,7 @@ type lab struct {
 func (b *lab) measure(ctx context.Context, g *gateway, r run) (measurement, error) {
 	out := measurement{Load: r.load.name, Loop: r.loop, Gateway: g.name, Round: r.round}
 	fail := func(err error) (measurement, error) {
-		return out, fmt.Errorf("%s, %s loop, %s, round %d: %w", r.load.name, r.loop, g.name, r.round, err)
+		return out, fmt.Errorf("%s, %s loop, %s, round %d: %w", r.load.name, r.loop, g.name, r.round+1, err)
 	}
 	if err := resetLedger(ctx, b.provider); err != nil {
 		return fail(err)

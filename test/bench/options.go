@@ -34,6 +34,8 @@ type options struct {
 	profile   string // folder; empty: no profiles
 	json      string // file; empty: none
 	docs      string // file; empty: none
+
+	command string // what was asked for, without the names of files
 }
 
 // parseOptions reads the flags. What is wrong with them is an error; -help is [flag.ErrHelp].
@@ -70,7 +72,15 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	given := map[string]bool{}
-	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	o.command = "go run ./test/bench"
+	f.Visit(func(f *flag.Flag) {
+		given[f.Name] = true
+		switch f.Name {
+		case "weir", "dir", "profile", "json", "docs":
+		default:
+			o.command += fmt.Sprintf(" -%s=%s", f.Name, f.Value)
+		}
+	})
 	if quick {
 		o.hurry(given)
 	}

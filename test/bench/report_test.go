@@ -89,12 +89,15 @@ func TestOptionsAreChecked(t *testing.T) {
 
 func TestQuickShortensOnlyWhatIsNotGiven(t *testing.T) {
 	t.Parallel()
-	o, err := parseOptions(strings.Fields("-quick -users 7 -rate 10 -clients 3 -loads sse,json"), new(bytes.Buffer))
+	o, err := parseOptions(strings.Fields("-quick -users 7 -rate 10 -clients 3 -loads sse,json -json f"), new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.users != 7 || o.rounds != 1 || o.duration >= 5*time.Second {
 		t.Errorf("got %+v", o)
+	}
+	if want := "go run ./test/bench -clients=3 -loads=sse,json -quick=true -rate=10 -users=7"; o.command != want {
+		t.Errorf("got command %q, want %q", o.command, want)
 	}
 	chosen := o.chosen()
 	if diff := cmp.Diff([]string{"sse", "json"}, names(chosen)); diff != "" {

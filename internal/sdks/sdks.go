@@ -219,6 +219,7 @@ func once(root string, fill func(tmp string) error) (_ string, err error) {
 func output(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // Python, Node or npm
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "NODE_USE_SYSTEM_CA=1") // npm trusts what Go and pip trust on this machine, such as a company's proxy
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {

@@ -28,14 +28,19 @@ type options struct {
 	replay   int     // rows; 0: leave the case out
 	workers  int     // Envoy's threads
 
-	weir, dir string
-	port      int
-	env       string // for Weir's processor
-	profile   string // folder; empty: no profiles
-	json      string // file; empty: none
-	docs      string // file; empty: none
-
+	places
 	command string // what was asked for, without the names of files
+}
+
+// places are where things are taken from and put.
+type places struct {
+	weir    string // the program; empty: it is built
+	dir     string // of data and logs
+	port    int    // the first
+	env     string // for Weir's processor
+	profile string // folder; empty: no profiles
+	json    string // file; empty: none
+	docs    string // file; empty: none
 }
 
 // parseOptions reads the flags. What is wrong with them is an error; -help is [flag.ErrHelp].

@@ -56,12 +56,15 @@ func ServerOptions(maxBodyBytes int64) []grpc.ServerOption {
 	const (
 		envelope = 1 << 20 // bytes that a message has beyond the body, at most: headers, mostly
 		window   = 1 << 20 // bytes that Envoy may send ahead, so that most bodies come in one go
+		workers  = 64      // goroutines whose stacks have grown already; more streams at once get goroutines of their own
 	)
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(maxBodyBytes) + envelope),
 		grpc.MaxSendMsgSize(int(maxBodyBytes) + envelope),
 		grpc.InitialWindowSize(window),
 		grpc.InitialConnWindowSize(16 * window),
+		grpc.NumStreamWorkers(workers),
+		grpc.SharedWriteBuffer(true),
 	}
 }
 

@@ -57,11 +57,18 @@ local function tap(handle)
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
-      local b = tail .. chunk:getBytes(0, n)
+      local b = chunk:getBytes(0, n)
+      if tail ~= "" then b = tail .. b end
       local key, value = usage(b)
-      if value then keep(handle, b, value) end
-      if value and #b - key < KEEP and unfinished(b, value) then
-        tail = sub(b, key)
+      if value then
+        keep(handle, b, value)
+        if #b - key < KEEP and unfinished(b, value) then
+          tail = sub(b, key)
+        else
+          tail = sub(b, -KEY)
+        end
+      elseif byte(b, -1) == 10 then -- the end of a line, as of every event: no key is cut here
+        tail = ""
       else
         tail = sub(b, -KEY)
       end
@@ -82,7 +89,8 @@ local function strip(handle)
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
-      local b = held .. chunk:getBytes(0, n)
+      local b = chunk:getBytes(0, n)
+      if held ~= "" then b = held .. b end
       if not blank and byte(b, -1) == 10 and not usage(b) then
         if held ~= "" then
           chunk:setBytes(b)

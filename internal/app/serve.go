@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -46,8 +47,25 @@ type processor struct {
 	seen      seen
 }
 
+// The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
+// of megabytes and saves CPU on each request. The limit takes over where large bodies pile up. GOGC and GOMEMLIMIT win over both.
+const (
+	gcPercent   = 400
+	memoryLimit = 2 << 30 // bytes
+)
+
+func tuneCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
 // Serve runs the processor until ctx ends: it then stops taking streams, ships what Envoy's log holds, and returns nil.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	tuneCollector()
 	key, err := cfg.EncryptionKey()
 	if err != nil {
 		return fmt.Errorf("secret_key: %w", err)

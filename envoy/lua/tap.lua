@@ -8,7 +8,7 @@
 --                           strip  take out the chunk that only carries usage: the client did not ask for it
 -- Out: metadata weir.usage  last   bytes that begin with the last usage object of the response; what follows it is noise
 --
--- Objects do not survive a yield: metadata is fetched anew in the loops.
+-- Objects do not survive a yield: metadata is fetched anew in the loops, and headers behind the wait for a body.
 
 local find, sub, byte = string.find, string.sub, string.byte
 
@@ -158,10 +158,11 @@ function envoy_on_response(handle)
       tap(handle)
     end
   elseif status == "401" or status == "403" then
+    local size = handle:body(true):setBytes(REFUSED)
+    headers = handle:headers()
     headers:replace(":status", "502")
     headers:replace("content-type", "application/json")
     headers:remove("content-encoding")
-    local size = handle:body(true):setBytes(REFUSED)
     headers:replace("content-length", tostring(size))
   end
 end

@@ -281,7 +281,7 @@ func Binary(t testing.TB) string {
 	root := repo.Root(t)
 	built.Do(func() {
 		built.path = filepath.Join(root, ".weir", "test", "weir")
-		out, err := exec.Command("go", "build", "-C", root, "-o", built.path, "./cmd/weir").CombinedOutput()
+		out, err := exec.Command("go", "build", "-C", root, "-buildvcs=false", "-o", built.path, "./cmd/weir").CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("build weir: %w\n%s", err, out)
 		}

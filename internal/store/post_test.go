@@ -215,6 +215,9 @@ func TestPostTakesWhatCannotBeRefused(t *testing.T) {
 	}
 	writer := uuid.New()
 	for i := range int64(3) {
+		for j := range records {
+			records[j].Exchange = uuid.New()
+		}
 		mustPost(t, s, batch(writer, i*int64(len(records)), records...))
 	}
 	wantSums(t, s, numbers{Requests: 18, Tokens: 18 * maxCount})

@@ -44,6 +44,9 @@ type Options struct {
 	Logger *slog.Logger
 	// MaxConns bounds the connections of the pool; zero means 8. Watch and Migrate use one or two more for themselves.
 	MaxConns int
+	// OnDeadLetter hears how many records went to weir.dead_letter, after each transaction that put some there. It is called from
+	// Post and Resolve and must return quickly. May be nil.
+	OnDeadLetter func(n int)
 }
 
 // Store is a Postgres database with Weir's schema. It is safe for concurrent use.
@@ -51,6 +54,8 @@ type Store struct {
 	pool   *pgxpool.Pool
 	log    *slog.Logger
 	cipher *credentialCipher // nil without a secret key
+
+	onDeadLetter func(n int) // may be nil
 }
 
 // Open returns a store for the database at dsn, a URL or keyword string as libpq takes it. It does not connect: a database that
@@ -81,7 +86,7 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 			config.ConnConfig.RuntimeParams[name] = value
 		}
 	}
-	s := &Store{log: o.Logger}
+	s := &Store{log: o.Logger, onDeadLetter: o.OnDeadLetter}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -127,6 +132,9 @@ func (s *Store) change(ctx context.Context, fn func(pgx.Tx) error) error {
 // SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	stateUniqueViolation = "23505"
+	stateCheckViolation  = "23514" // a row that no partition takes, too
+	stateLimitExceeded   = "54000" // a value that is too long for an index
+	stateRaised          = "P0001" // raised by a trigger
 )
 
 // violates reports whether err is Postgres refusing a duplicate under the named unique constraint or index.

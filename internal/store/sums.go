@@ -62,17 +62,43 @@ func (t *total) add(r *usage.Record) {
 	t.responseBytes += r.ResponseBytes
 }
 
-// addSums adds the rows to their sums. The rows are added up here and not in SQL, and sorted, so that writers that touch the
+// plus adds o to t, times times.
+func (t *total) plus(o *total, times int64) {
+	t.requests += times * o.requests
+	t.estimated += times * o.estimated
+	t.unpriced += times * o.unpriced
+	t.tokens.Input += times * o.tokens.Input
+	t.tokens.CachedInput += times * o.tokens.CachedInput
+	t.tokens.Output += times * o.tokens.Output
+	t.tokens.Reasoning += times * o.tokens.Reasoning
+	t.cost += times * o.cost
+	t.requestBytes += times * o.requestBytes
+	t.responseBytes += times * o.responseBytes
+}
+
+// contribution is what a row has added to the sums.
+type contribution struct {
+	hourKey
+	total
+}
+
+// addSums adds the rows to their sums, and takes out of them what taken has added. The rows are added up here and not in SQL, and sorted, so that writers that touch the
 // same sums lock them in one order and cannot deadlock; the balances, which most writers share, are locked last and so briefly.
-func addSums(ctx context.Context, tx pgx.Tx, rows []usage.Record) error {
+func addSums(ctx context.Context, tx pgx.Tx, rows []usage.Record, taken []contribution) error {
 	hours, balances := make(map[hourKey]*total), make(map[balanceKey]*total)
 	for i := range rows {
 		r := &rows[i]
 		at(hours, hourKey{r.Time.Truncate(time.Hour), r.Tenant, r.Key, r.Model, r.Channel}).add(r)
 		at(balances, balanceKey{r.Tenant, r.Key}).add(r)
 	}
+	for i := range taken {
+		c := &taken[i]
+		at(hours, c.hourKey).plus(&c.total, -1)
+		at(balances, balanceKey{c.tenant, c.key}).plus(&c.total, -1)
+	}
 	var batch pgx.Batch
 	queueHours(&batch, hours)
+	queueEmptied(&batch, taken)
 	queueBalances(&batch, balances)
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("add to sums: %w", err)
@@ -124,6 +150,15 @@ func queueHours(batch *pgx.Batch, hours map[hourKey]*total) {
 			request_bytes = h.request_bytes + excluded.request_bytes,
 			response_bytes = h.response_bytes + excluded.response_bytes`,
 		hour, tenant, key, model, channel, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9])
+}
+
+// queueEmptied deletes sums that are of no row any more.
+func queueEmptied(batch *pgx.Batch, taken []contribution) {
+	for i := range taken {
+		k := &taken[i].hourKey
+		batch.Queue(`delete from weir.usage_hourly where hour = $1 and tenant_id = $2 and key_id = $3 and model = $4 and channel_id = $5 and requests = 0`,
+			k.hour, int64(k.tenant), int64(k.key), k.model, int64(k.channel))
+	}
 }
 
 func queueBalances(batch *pgx.Batch, balances map[balanceKey]*total) {

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/internal/postgres/pgtest"
+	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage"
+)
+
+// BenchmarkPost reports what a row costs from a record in memory to its place in the table, the hourly sums and the balances: the
+// processor's time of this process (weir-µs/row) and of the Postgres backend (postgres-µs/row, where it runs on this machine). The
+// keys of a batch follow a Zipf distribution over 10,000, each with one of
+// eight models.
+func BenchmarkPost(b *testing.B) {
+	for _, rows := range []int{500, 5000} {
+		for _, unresolved := range []int{0, 10_000} {
+			b.Run(fmt.Sprintf("rows=%d/unresolved=%d", rows, unresolved), func(b *testing.B) { benchmarkPost(b, rows, unresolved) })
+		}
+	}
+}
+
+func benchmarkPost(b *testing.B, rows, unresolved int) {
+	s, err := Open(b.Context(), pgtest.Database(b), Options{MaxConns: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(s.Close)
+	if err := s.Migrate(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	var pid int
+	if err := s.pool.QueryRow(b.Context(), `select pg_backend_pid()`).Scan(&pid); err != nil {
+		b.Fatal(err)
+	}
+	_ = unresolved
+	random := rand.New(rand.NewPCG(1, 2))
+	keys := rand.NewZipf(random, 1.1, 8, 9999)
+	records := make([]usage.Record, rows)
+	writer, at := uuid.New(), int64(0)
+	post := func() time.Duration {
+		now := time.Now()
+		for i := range records {
+			key := policy.KeyID(keys.Uint64() + 1)
+			id, _ := uuid.NewV7()
+			model := random.IntN(8)
+			records[i] = usage.Record{
+				Exchange: id, Time: now, Tenant: policy.TenantID(key % 100), Key: key, Channel: policy.ChannelID(1 + model/4),
+				Model: "model-" + strconv.Itoa(model), UpstreamModel: "model-2026-01", Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1,
+				Tokens: usage.Tokens{Input: 1000, Output: 100}, RequestBytes: 4000, ResponseBytes: 900, FirstByte: time.Second, Duration: 2 * time.Second,
+			}
+		}
+		before := ownTime(b)
+		if err := s.Post(b.Context(), batch(writer, at, records...)); err != nil {
+			b.Fatal(err)
+		}
+		at += int64(rows)
+		return ownTime(b) - before
+	}
+	for range 40_000 / rows { // the caches, the plans and the sums of the hour
+		post()
+	}
+	server, n := backendTime(pid), 0
+	var own time.Duration
+	for b.Loop() {
+		own += post()
+		n += rows
+	}
+	b.ReportMetric(float64((backendTime(pid)-server).Microseconds())/float64(n), "postgres-µs/row")
+	b.ReportMetric(float64(own.Microseconds())/float64(n), "weir-µs/row")
+}
+
+// backendTime returns the processor's time of a process of this machine, in steps of 10 ms; zero when it is not known.
+func backendTime(pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	ticks := int64(0)
+	for _, field := range fields[11:13] { // utime and stime: see proc_pid_stat(5)
+		n, _ := strconv.ParseInt(field, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func ownTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

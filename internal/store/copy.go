@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-proxy/weir/usage"
+)
+
+// The binary format of COPY: https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4. It is written here and not by pgx,
+// which boxes every value and asks Postgres for the types of the columns each time.
+const (
+	copyHeader = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" // signature, flags, no extension
+	copyEnd    = "\xff\xff"
+)
+
+// postgresEpoch is what timestamps count microseconds from, in microseconds since 1970.
+var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+
+// usageColumns are in the order in which appendUsage writes their values.
+func usageColumns() []string {
+	return []string{
+		"ts", "tenant_id", "key_id", "channel_id", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens",
+		"request_bytes", "response_bytes", "seq", "http_status", "attempts", "first_byte_ms", "duration_ms", "stream", "estimated",
+		"exchange_id", "writer", "model", "upstream_model", "operation", "status",
+	}
+}
+
+// copyUsage writes rows, which are bounded, into weir.usage.
+func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []usage.Record) error {
+	columns := usageColumns()
+	b := append(make([]byte, 0, 320*len(rows)+64), copyHeader...)
+	for i := range rows {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(columns))) //nolint:gosec // they are few
+		b = appendUsage(b, writer, &rows[i])
+	}
+	b = append(b, copyEnd...)
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b), `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)
+	if err == nil && tag.RowsAffected() != int64(len(rows)) {
+		err = fmt.Errorf("postgres took %d", tag.RowsAffected()) // a trigger of somebody's
+	}
+	return err
+}
+
+func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {
+	b = appendInt64(b, r.Time.UnixMicro()-postgresEpoch)
+	b = appendInt64(appendInt64(b, int64(r.Tenant)), int64(r.Key))
+	if r.Channel == 0 {
+		b = appendNull(b)
+	} else {
+		b = appendInt64(b, int64(r.Channel))
+	}
+	b = appendInt64(appendInt64(b, r.Input), r.CachedInput)
+	b = appendInt64(appendInt64(b, r.Output), r.Reasoning)
+	b = appendInt64(appendInt64(b, r.RequestBytes), r.ResponseBytes)
+	b = appendInt64(b, r.Seq)
+	b = appendInt32(appendInt32(b, int32(r.HTTPStatus)), int32(r.Attempts)) //nolint:gosec // bounded
+	if r.FirstByte < 0 {
+		b = appendNull(b)
+	} else {
+		b = appendInt32(b, milliseconds(r.FirstByte))
+	}
+	b = appendInt32(b, milliseconds(r.Duration))
+	b = appendBool(appendBool(b, r.Stream), r.Estimated)
+	b = appendText(appendText(b, string(r.Exchange[:])), string(writer[:])) // a UUID is its bytes
+	b = appendText(appendText(b, r.Model), r.UpstreamModel)
+	return appendText(appendText(b, string(r.Operation)), string(r.Status))
+}
+
+// Each value goes after its length in bytes; null has the length -1.
+
+func appendInt64(b []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, 0, 0, 0, 8), uint64(n)) //nolint:gosec // two's complement on the wire too
+}
+
+func appendInt32(b []byte, n int32) []byte {
+	return binary.BigEndian.AppendUint32(append(b, 0, 0, 0, 4), uint32(n)) //nolint:gosec // two's complement on the wire too
+}
+
+func appendBool(b []byte, yes bool) []byte {
+	if yes {
+		return append(b, 0, 0, 0, 1, 1)
+	}
+	return append(b, 0, 0, 0, 1, 0)
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) //nolint:gosec // bounded
+}
+
+func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
+
+func milliseconds(d time.Duration) int32 {
+	return int32(min(max(d.Milliseconds(), 0), math.MaxInt32)) //nolint:gosec // bounded
+}

@@ -43,6 +43,9 @@ type Options struct {
 	Production bool
 	Config     string
 	CAFile     string // with Production: by which providers are verified; empty means the system's
+
+	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
+	DSN string // an empty database; empty means one of the server that the tests share
 }
 
 // Rig is a running gateway without channels or keys.
@@ -68,7 +71,13 @@ type Rig struct {
 func Start(t testing.TB, o Options) *Rig {
 	t.Helper()
 	port := freePorts(t)
-	r := &Rig{t: t, o: o, port: port, binary: Binary(t), DSN: pgtest.Database(t), Dir: shortDir(t)}
+	r := &Rig{t: t, o: o, port: port, binary: Binary(t), DSN: o.DSN, Dir: o.Dir}
+	if r.DSN == "" {
+		r.DSN = pgtest.Database(t)
+	}
+	if r.Dir == "" {
+		r.Dir = shortDir(t)
+	}
 	r.URL = "http://" + addr(port)
 	r.AdminURL = "http://" + addr(port+1)
 	r.EnvoyAdmin = addr(port + 2)
@@ -90,6 +99,7 @@ func Start(t testing.TB, o Options) *Rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.dump)
+	r.writeConfig()
 	r.StartProcessor()
 	t.Cleanup(func() { r.processor.Stop(term, 15*time.Second) })
 	r.StartEnvoy()
@@ -97,22 +107,12 @@ func Start(t testing.TB, o Options) *Rig {
 	return r
 }
 
-// StartProcessor runs the processor. Start has done so; call it again after [Rig.KillProcessor].
+// StartProcessor runs the processor and waits until it answers. Start has done so; call it again after [Rig.KillProcessor].
 func (r *Rig) StartProcessor() {
 	r.t.Helper()
-	cmd := exec.Command(r.binary, app.DevProcessorCommand, r.Dir, strconv.Itoa(r.port))
-	if r.o.Production {
-		cmd = exec.Command(r.binary, "serve", "--config", r.writeConfig())
-	}
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+r.DSN, "WEIR_ADMIN_TOKEN="+AdminToken,
-		"WEIR_SECRET_KEY_FILE="+filepath.Join(r.Dir, "secret.key"))
-	log := r.logFile("processor.log")
-	cmd.Stdout, cmd.Stderr = log, log
-	p, err := child.Start(cmd, syscall.SIGTERM)
-	if err != nil {
+	if _, err := r.LaunchProcessor(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.processor = p
 	r.Eventually("the processor answers", func() error {
 		resp, err := http.Get(r.AdminURL + "/livez")
 		if err != nil {
@@ -122,11 +122,37 @@ func (r *Rig) StartProcessor() {
 	})
 }
 
+// LaunchProcessor runs the processor and does not wait for it. It is for tests that keep a processor running whatever befalls it: call
+// it from one goroutine at a time, and not while another processor runs.
+func (r *Rig) LaunchProcessor() (*child.Process, error) {
+	cmd := exec.Command(r.binary, app.DevProcessorCommand, r.Dir, strconv.Itoa(r.port))
+	if r.o.Production {
+		cmd = exec.Command(r.binary, "serve", "--config", r.configFile())
+	}
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+r.DSN, "WEIR_ADMIN_TOKEN="+AdminToken,
+		"WEIR_SECRET_KEY_FILE="+filepath.Join(r.Dir, "secret.key"))
+	log, err := r.logFile("processor.log")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the processor has it
+	cmd.Stdout, cmd.Stderr = log, log
+	p, err := child.Start(cmd, syscall.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	r.processor = p
+	return p, nil
+}
+
 // KillProcessor ends the processor by SIGKILL.
 func (r *Rig) KillProcessor() { r.processor.Stop(kill, time.Second) }
 
 // StopProcessor ends the processor by SIGTERM, as an operator does.
 func (r *Rig) StopProcessor() { r.processor.Stop(term, 15*time.Second) }
+
+// Processor returns the processor that was started last.
+func (r *Rig) Processor() *child.Process { return r.processor }
 
 // ProcessorPID returns the processor's process id.
 func (r *Rig) ProcessorPID() int { return r.processor.PID() }
@@ -134,18 +160,32 @@ func (r *Rig) ProcessorPID() int { return r.processor.PID() }
 // EnvoyPID returns Envoy's process id.
 func (r *Rig) EnvoyPID() int { return r.envoyPID }
 
-func (r *Rig) writeConfig() string {
-	file := filepath.Join(r.Dir, "weir.yaml")
+func (r *Rig) configFile() string { return filepath.Join(r.Dir, "weir.yaml") }
+
+func (r *Rig) writeConfig() {
+	r.t.Helper()
 	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q}\n%s",
 		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.Config)
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
-	return file
 }
 
-// StartEnvoy runs Envoy. Start has done so.
+// StartEnvoy runs Envoy and waits until it serves. Start has done so; call it again after [Rig.KillEnvoy].
 func (r *Rig) StartEnvoy() {
+	r.t.Helper()
+	r.LaunchEnvoy()
+	r.Eventually("envoy is ready", func() error { return envoy.Ready(r.t.Context(), r.EnvoyAdmin) })
+}
+
+// KillEnvoy ends Envoy by SIGKILL.
+func (r *Rig) KillEnvoy() {
+	_ = syscall.Kill(r.envoyPID, kill) // it may have ended by itself
+	r.stopEnvoy()
+}
+
+// LaunchEnvoy runs Envoy and does not wait until it serves.
+func (r *Rig) LaunchEnvoy() {
 	r.t.Helper()
 	binary, err := envoy.Find(r.t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(r.t))
 	if err != nil {
@@ -155,22 +195,26 @@ func (r *Rig) StartEnvoy() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	log, err := r.logFile("envoy.log")
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	started := make(chan int, 1)
 	go func() {
+		defer log.Close()
 		done <- envoy.Run(ctx, envoy.RunOptions{
-			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: r.logFile("envoy.log"),
+			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: log,
 			Started: func(pid int) { started <- pid },
 		})
 	}()
-	r.stopEnvoy = func() { cancel(); <-done }
+	r.stopEnvoy = sync.OnceFunc(func() { cancel(); <-done })
 	select {
 	case r.envoyPID = <-started:
 	case err := <-done:
 		r.t.Fatal(err)
 	}
-	r.Eventually("envoy is ready", func() error { return envoy.Ready(r.t.Context(), r.EnvoyAdmin) })
 }
 
 // Eventually waits until f returns nil. It fails the test with f's last error after half a minute.
@@ -197,7 +241,7 @@ func (r *Rig) dump() {
 		return
 	}
 	for _, name := range []string{"processor.log", "envoy.log"} {
-		b, _ := os.ReadFile(filepath.Join(r.LogDir, name)) // nothing to show is nothing to show
+		b, _ := os.ReadFile(filepath.Join(r.Dir, name)) // nothing to show is nothing to show
 		if len(b) > 4000 {
 			b = b[len(b)-4000:]
 		}
@@ -205,13 +249,8 @@ func (r *Rig) dump() {
 	}
 }
 
-func (r *Rig) logFile(name string) *os.File {
-	f, err := os.OpenFile(filepath.Join(r.LogDir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { _ = f.Close() })
-	return f
+func (r *Rig) logFile(name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(r.Dir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }
 
 func addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+)
+
+var (
+	rounds       = flag.Int("faults.rounds", 0, "rounds of TestFaults; 0 leaves it out")
+	seed         = flag.Uint64("faults.seed", 0, "seed of all choices; 0 draws one")
+	kinds        = flag.String("faults.kinds", "", "kinds of faults, separated by commas; with a minus before the first, all others; empty means all")
+	clients      = flag.Int("faults.clients", 8, "clients")
+	duration     = flag.Duration("faults.load", 3*time.Second, "load of a round")
+	allowMissing = flag.Bool("faults.allow-missing", false, "accept exchanges without a row where lines of the log were lost")
+)
+
+// verdict is that of TestFaults.
+var verdict string
+
+// TestMain makes the verdict the last line of the output.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if verdict != "" {
+		fmt.Println(verdict)
+	}
+	os.Exit(code)
+}
+
+// TestFaults is what make faults runs.
+func TestFaults(t *testing.T) {
+	if *rounds == 0 {
+		t.Log("run by: make faults")
+		return
+	}
+	o := Options{
+		Rounds: *rounds, Seed: *seed, Kinds: Kinds(), Load: *duration, Clients: *clients, Out: os.Stdout, AllowMissing: *allowMissing,
+	}
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64N(1_000_000) + 1
+	}
+	if *kinds != "" {
+		var err error
+		if o.Kinds, err = ParseKinds(*kinds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Printf("faults: %d rounds of %v, seed %d, faults %v\n", o.Rounds, o.Load, o.Seed, o.Kinds)
+	verdict = "faults: FAIL before the first round"
+	verdict = Run(t, o)
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/internal/postgres"
+	"github.com/weir-proxy/weir/internal/repo"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/test/rig"
+)
+
+// Options say what a run does.
+type Options struct {
+	Rounds  int
+	Seed    uint64
+	Kinds   []Kind        // of faults
+	Load    time.Duration // of a round
+	Clients int
+	Out     io.Writer // gets a line for each round
+	// AllowMissing accepts that exchanges whose lines were lost with Envoy's process or on a full disk have no row at all. Without it they
+	// must have become unresolved rows.
+	AllowMissing bool
+}
+
+// configuration is how the processor differs from its defaults: whatever waits for long, waits for less.
+const configuration = "usage: {batch_interval: 100ms}\n"
+
+// world is a gateway with everything around it.
+type world struct {
+	Options
+	t         testing.TB
+	rig       *rig.Rig
+	db        *database
+	proxy     *proxy
+	keeper    *keeper
+	disk      *disk // nil when no fault needs it
+	providers []*provider
+	load      load
+	envoyDown bool
+	judged    map[uuid.UUID]row
+}
+
+// newWorld starts everything. It is stopped when the test ends; of a test that failed, the state stays.
+func newWorld(t testing.TB, o Options) *world {
+	t.Helper()
+	w := &world{Options: o, t: t, judged: make(map[uuid.UUID]row)}
+	dir, err := os.MkdirTemp("", "weir-faults-")
+	check(t, err)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			_ = os.RemoveAll(dir) // what is left is temporary
+		}
+	})
+	check(t, os.Chmod(dir, 0o755)) // the user that Postgres runs as enters it
+	w.startDatabase(filepath.Join(dir, "postgres"))
+	logs := filepath.Join(dir, "log")
+	check(t, os.Mkdir(logs, 0o755))
+	if slices.Contains(o.Kinds, FillDisk) {
+		w.disk, err = mountDisk(logs)
+		check(t, err)
+		t.Cleanup(func() {
+			if err := w.disk.unmount(t.Failed()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	w.rig = rig.Start(t, rig.Options{Production: true, Config: configuration, Dir: dir, DSN: w.db.dsn(w.proxy.addr())})
+	w.furnish()
+	w.keeper = keep(w.rig)
+	t.Cleanup(w.keeper.stop)
+	return w
+}
+
+func (w *world) startDatabase(dir string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Minute) // Postgres may have to be fetched
+	defer cancel()
+	install, err := postgres.Find(ctx, repo.Cache(w.t))
+	check(w.t, err)
+	check(w.t, os.Mkdir(dir, 0o755))
+	w.db, err = newDatabase(ctx, install, dir)
+	check(w.t, err)
+	w.t.Cleanup(func() {
+		if err := w.db.stop(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	w.proxy, err = newProxy(w.db.address())
+	check(w.t, err)
+	w.t.Cleanup(w.proxy.close)
+}
+
+// furnish makes providers, channels, tenants and keys.
+func (w *world) furnish() {
+	w.t.Helper()
+	for _, name := range []string{"a", "b"} {
+		p := newProvider(name)
+		w.t.Cleanup(p.server.Close)
+		p.channel = w.rig.Channel(store.NewChannel{Name: name, BaseURL: p.server.URL + "/v1"}).ID
+		w.providers = append(w.providers, p)
+	}
+	_, err := w.rig.Store.CreateTenant(w.t.Context(), "other")
+	check(w.t, err)
+	for i, tenant := range []string{"", "", "other"} {
+		secret, _ := w.rig.Key(store.NewKey{Name: fmt.Sprintf("key%d", i), Tenant: tenant})
+		w.load.keys = append(w.load.keys, secret)
+	}
+	w.load.url, w.load.seed, w.load.clients = w.rig.URL, w.Seed, w.Clients
+	w.rig.Settle()
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begin makes a fault happen.
+func (w *world) begin(ctx context.Context, f Fault) error {
+	switch f.Kind {
+	case KillProcessor:
+		w.keeper.signal(syscall.SIGKILL, f.For)
+	case TermProcessor:
+		w.keeper.signal(syscall.SIGTERM, f.For)
+	case KillEnvoy:
+		if !w.envoyDown {
+			w.rig.KillEnvoy()
+			w.envoyDown = true
+		}
+	case StopPostgres:
+		return w.db.stop()
+	case CrashPostgres:
+		return w.db.crash(syscall.SIGQUIT)
+	case KillPostgres:
+		return w.db.crash(syscall.SIGKILL)
+	case FreezePostgres:
+		w.db.freeze()
+	case DropReply:
+		w.proxy.replies.Add(int64(f.Count))
+	case DropCommit:
+		w.proxy.commits.Add(int64(f.Count))
+	case CutDatabase:
+		w.proxy.cutAll()
+	case RollBack:
+		return w.db.rollBack(ctx)
+	case FillDisk:
+		return w.disk.fill()
+	}
+	return nil
+}
+
+// end makes it be over. A processor comes back by itself.
+func (w *world) end(ctx context.Context, k Kind) error {
+	switch k {
+	case KillEnvoy:
+		if w.envoyDown {
+			w.rig.LaunchEnvoy()
+			w.envoyDown = false
+		}
+	case StopPostgres, CrashPostgres, KillPostgres:
+		return w.db.start(ctx)
+	case FreezePostgres:
+		w.db.thaw()
+	case FillDisk:
+		return w.disk.clear()
+	}
+	return nil
+}
+
+// heal ends all faults.
+func (w *world) heal(ctx context.Context) error {
+	w.proxy.disarm()
+	for _, k := range w.Kinds {
+		if !k.lasts() {
+			continue
+		}
+		if err := w.end(ctx, k); err != nil {
+			return err
+		}
+	}
+	return w.db.start(ctx)
+}

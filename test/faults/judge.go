@@ -142,7 +142,10 @@ func (e *exchange) ending(r *row) error {
 }
 
 // span is a time in which lines of the log were lost.
-type span struct{ from, to time.Time }
+type span struct {
+	by       Kind
+	from, to time.Time
+}
 
 // flushSlack is how long before an Envoy's death a line may have been written that died with it: its flush interval, and more, since the
 // machine is busy.

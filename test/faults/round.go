@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,55 +87,66 @@ func describe(faults []Fault) string {
 
 // ordeal runs the load and the faults, and returns when the load has ended and everything is whole again.
 func (w *world) ordeal(ctx context.Context, number int, faults []Fault) (all []*sent, lost []span, err error) {
-	loading, cancel := context.WithTimeout(ctx, w.Load)
-	defer cancel()
+	loading, stop := context.WithCancel(ctx)
+	defer stop()
 	done := make(chan []*sent, 1)
 	go func() { done <- w.load.run(loading, number) }()
-	lost, err = w.play(loading, timeline(faults))
+	lost, err = w.play(ctx, timeline(faults))
+	stop()
 	all = <-done
 	if e := w.heal(ctx); err == nil {
 		err = e
 	}
-	for i := range lost {
-		if lost[i].to.IsZero() {
-			lost[i].to = time.Now()
-		}
-	}
-	return all, lost, err
+	return all, closed(lost, Kinds()...), err
 }
 
-// play makes the faults begin and end in time, until ctx ends.
+// play makes the faults begin and end in time, for as long as the load shall last: what is not over by then is healed soon enough. A fault
+// that takes its time may delay the next, and so the end of the load; it leaves out none.
 func (w *world) play(ctx context.Context, events []event) (lost []span, err error) {
 	began := time.Now()
 	for _, e := range events {
-		wait := time.NewTimer(time.Until(began.Add(e.at)))
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-			return lost, nil
+		if e.end && e.at > w.Load {
+			continue
 		}
-		// A step that has begun is not left half done because the load is over.
-		step := context.WithoutCancel(ctx)
-		switch {
-		case e.end:
-			err = w.end(step, e.fault.Kind)
-			for i := range lost {
-				if e.fault.Kind.losesLines() && lost[i].to.IsZero() {
-					lost[i].to = time.Now()
-				}
-			}
-		default:
+		if err := until(ctx, began.Add(e.at)); err != nil {
+			return lost, err
+		}
+		if e.end {
+			err = w.end(ctx, e.fault.Kind)
+			lost = closed(lost, e.fault.Kind)
+		} else {
 			if e.fault.Kind.losesLines() {
-				lost = append(lost, span{from: time.Now()})
+				lost = append(lost, span{by: e.fault.Kind, from: time.Now()})
 			}
-			err = w.begin(step, e.fault)
+			err = w.begin(ctx, e.fault)
 		}
 		if err != nil {
 			return lost, fmt.Errorf("%s: %w", e.fault.Kind, err)
 		}
 	}
-	return lost, nil
+	return lost, until(ctx, began.Add(w.Load))
+}
+
+// closed ends the spans of some kinds that have no end yet.
+func closed(spans []span, kinds ...Kind) []span {
+	for i := range spans {
+		if spans[i].to.IsZero() && slices.Contains(kinds, spans[i].by) {
+			spans[i].to = time.Now()
+		}
+	}
+	return spans
+}
+
+// until waits until it is at.
+func until(ctx context.Context, at time.Time) error {
+	wait := time.NewTimer(time.Until(at))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // settle waits until nothing is in flight and the last line of the log is in the books: that of a probe, which comes behind all others.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,4 +55,21 @@ func TestFaults(t *testing.T) {
 	fmt.Printf("faults: %d rounds of %v, seed %d, faults %v\n", o.Rounds, o.Load, o.Seed, o.Kinds)
 	verdict = "faults: FAIL before the first round"
 	verdict = Run(t, o)
+}
+
+// shortKinds are the faults of TestFaultsShort: those that need no right to mount a disk.
+func shortKinds() []Kind {
+	return slices.DeleteFunc(Kinds(), func(k Kind) bool { return k == FillDisk })
+}
+
+// shortSeed makes five rounds that have nearly every kind of fault among them.
+const shortSeed = 356
+
+// TestFaultsShort is five rounds of what make faults does at length.
+func TestFaultsShort(t *testing.T) {
+	var said strings.Builder
+	verdict := Run(t, Options{
+		Rounds: 5, Seed: shortSeed, Kinds: shortKinds(), Load: 2 * time.Second, Clients: 8, Out: &said, AllowMissing: true,
+	})
+	t.Logf("%s%s", &said, verdict)
 }

@@ -131,6 +131,9 @@ func (e *exchange) ending(r *row) error {
 	if s == nil || !s.whole {
 		return nil
 	}
+	if a := e.last(); a != nil && a.Outcome == fake.Cut && s.status == http.StatusOK {
+		return fmt.Errorf("the provider broke off after %d events, and the client takes its answer for whole", a.Events)
+	}
 	want := usage.StatusOK
 	if s.status != http.StatusOK {
 		want = usage.StatusUpstreamError

@@ -57,6 +57,15 @@ func ParseKinds(list string) ([]Kind, error) {
 // losesLines says whether lines of the log that are not on the disk yet may be lost with the fault.
 func (k Kind) losesLines() bool { return k == KillEnvoy || k == FillDisk }
 
+// refuses says whether requests may be refused while the fault lasts.
+func (k Kind) refuses() bool {
+	switch k {
+	case KillProcessor, TermProcessor, KillEnvoy, FillDisk:
+		return true
+	}
+	return false
+}
+
 // stopsPostgres says whether a processor that starts meanwhile finds no database.
 func (k Kind) stopsPostgres() bool {
 	switch k {

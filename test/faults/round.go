@@ -46,6 +46,10 @@ func (w *world) round(ctx context.Context, number int) (Tally, error) {
 		}
 	}
 	t := &trial{allowMissing: w.AllowMissing, before: w.judged}
+	for _, f := range faults {
+		t.mayCut = t.mayCut || f.Kind == KillEnvoy
+		t.mayRefuse = t.mayRefuse || f.Kind.refuses()
+	}
 	var err error
 	t.sent, t.lost, err = w.ordeal(ctx, number, faults)
 	if err != nil {

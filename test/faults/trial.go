@@ -63,6 +63,8 @@ type trial struct {
 	lost         []span // in which lines of the log may have been lost
 	allowMissing bool   // then, they need not have become unresolved rows
 	before       map[uuid.UUID]row
+	mayRefuse    bool // there was no processor, or no Envoy, for a while
+	mayCut       bool // there was no Envoy
 }
 
 // hear compares the rows with everything else and returns what the round came to, and the rows that it has found right.
@@ -81,8 +83,8 @@ func (t *trial) hear(rows []row) (Tally, []row, error) {
 		if s.exchange == uuid.Nil {
 			nameless++
 		}
-		if s.torn {
-			return tally, nil, violation("exchange %s: the client was told that an answer is whole, and it lacks its end", s.exchange)
+		if err := t.client(s); err != nil {
+			return tally, nil, err
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(exchanges), func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) }) {
@@ -100,6 +102,17 @@ func (t *trial) hear(rows []row) (Tally, []row, error) {
 	return tally, fresh, nil
 }
 
+// client judges what a client went through.
+func (t *trial) client(s *sent) error {
+	switch {
+	case s.torn:
+		return violation("exchange %s: the client was told that an answer is whole, and it lacks its end", s.exchange)
+	case s.status == 0 && s.leave == stays && !t.mayCut:
+		return violation("a client that stayed got no answer, with Envoy alive: %s, %d bytes", s.path, len(s.body))
+	}
+	return nil
+}
+
 // exchange judges one exchange and counts it.
 func (t *trial) exchange(e *exchange, tally *Tally) error {
 	if len(e.rows) == 0 {
@@ -110,10 +123,15 @@ func (t *trial) exchange(e *exchange, tally *Tally) error {
 			return fmt.Errorf("it reached a provider (%s), and has no row", e.last().Outcome)
 		case e.sent.status < 400:
 			return fmt.Errorf("the client got %d, and no provider saw it", e.sent.status)
+		case !t.mayRefuse:
+			return fmt.Errorf("it was refused with %d, though the processor and Envoy were well", e.sent.status)
 		default:
 			tally.Refused++
 		}
 		return nil
+	}
+	if s := e.sent; s != nil && s.leave == stays && s.status == 200 && !s.whole && !t.mayCut && (e.last() == nil || e.last().Outcome != fake.Cut) {
+		return fmt.Errorf("the client lost its answer after %d bytes; neither it nor the provider broke off", s.bytes)
 	}
 	if err := e.judge(); err != nil {
 		return err

@@ -88,3 +88,17 @@ check: lint test ## what continuous integration runs
 .PHONY: clean
 clean: ## remove what was built and fetched, and the data of make run
 	rm -rf bin .weir
+
+# Rounds of make faults, the seed of all that they choose (0 draws one; it is printed), and further flags, as in
+# FAULTS='-faults.kinds=kill-processor,drop-reply -faults.clients=20'.
+ROUNDS ?= 20
+SEED ?= 0
+FAULTS ?=
+
+.PHONY: faults
+faults: export WEIR_REQUIRE_ALL = 1
+faults: ## break everything around the books; ROUNDS, SEED; the last line is the verdict
+	@mkdir -p .weir/test
+	@go test -c -o .weir/test/faults ./test/faults
+	@cd test/faults && ../../.weir/test/faults -test.run '^TestFaults$$' -test.timeout 0 \
+		-faults.rounds $(ROUNDS) -faults.seed $(SEED) $(FAULTS)

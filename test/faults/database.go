@@ -49,7 +49,7 @@ func newDatabase(ctx context.Context, install postgres.Install, dir string) (*da
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make the database: %w", err), d.stop())
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(ctx) //nolint:errcheck // nothing hangs on it
 	if _, err := conn.Exec(ctx, "create database "+d.name); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the database: %w", err), d.stop())
 	}

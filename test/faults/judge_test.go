@@ -71,7 +71,7 @@ func TestJudge(t *testing.T) {
 		},
 		"cut, and called exact": {
 			func(e *exchange) {
-				e.attempts[0].Outcome, e.attempts[0].Tokens.Output, e.sent.whole = fake.Cut, 2, false
+				e.attempts[0].Outcome, e.attempts[0].Output, e.sent.whole = fake.Cut, 2, false
 			}, "says that it is exact",
 		},
 		"an error that costs": {

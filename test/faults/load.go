@@ -114,7 +114,7 @@ func (l *load) send(ctx context.Context, c *client, what call) *sent {
 	if err != nil {
 		return s
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // what was read is what counts
 	s.read(resp, cancel)
 	return s
 }

@@ -38,6 +38,7 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 
 // copyRows copies rows in a transaction, as the processor does with a batch.
 func copyRows(t *testing.T, conn *pgx.Conn, n int) error {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {

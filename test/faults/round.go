@@ -203,7 +203,7 @@ func (w *world) shipped(ctx context.Context, exchange uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(ctx) //nolint:errcheck // nothing hangs on it
 	var n int
 	if err := conn.QueryRow(ctx, `select count(*) from weir.usage where exchange_id = $1`, exchange).Scan(&n); err != nil {
 		return err

@@ -147,7 +147,7 @@ func (t *trial) exchange(e *exchange, tally *Tally) error {
 		tally.Estimated++
 		if a := e.last(); a != nil {
 			tally.guessed += r.tokens.Input + r.tokens.Output
-			tally.served += a.Tokens.Input + a.Tokens.Output
+			tally.served += a.Input + a.Output
 		}
 	}
 	return nil
@@ -229,7 +229,7 @@ func (w *world) check(ctx context.Context, t *trial) (Tally, []row, error) {
 	if err != nil {
 		return Tally{}, nil, fmt.Errorf("connect to the books: %w", err)
 	}
-	defer conn.Close(ctx)
+	defer conn.Close(ctx) //nolint:errcheck // nothing hangs on it
 	if err := checkRead(ctx, conn, w.rig.LogDir); err != nil {
 		return Tally{}, nil, err
 	}

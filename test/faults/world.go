@@ -56,7 +56,7 @@ type world struct {
 func newWorld(t testing.TB, o Options) *world {
 	t.Helper()
 	w := &world{Options: o, t: t, judged: make(map[uuid.UUID]row)}
-	dir, err := os.MkdirTemp("", "weir-faults-")
+	dir, err := os.MkdirTemp("", "weir-faults-") //nolint:usetesting // stays when the test fails
 	check(t, err)
 	t.Cleanup(func() {
 		if !t.Failed() {

@@ -135,7 +135,7 @@ func (r *Rig) LaunchProcessor() (*child.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() // the processor has it
+	defer log.Close() //nolint:errcheck // the processor has it
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := child.Start(cmd, syscall.SIGTERM)
 	if err != nil {
@@ -203,13 +203,16 @@ func (r *Rig) LaunchEnvoy() {
 	done := make(chan error, 1)
 	started := make(chan int, 1)
 	go func() {
-		defer log.Close()
+		defer log.Close() //nolint:errcheck // envoy has it
 		done <- envoy.Run(ctx, envoy.RunOptions{
 			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: log,
 			Started: func(pid int) { started <- pid },
 		})
 	}()
-	r.stopEnvoy = sync.OnceFunc(func() { cancel(); <-done })
+	r.stopEnvoy = sync.OnceFunc(func() {
+		cancel()
+		_ = <-done // it was told to end, or killed
+	})
 	select {
 	case r.envoyPID = <-started:
 	case err := <-done:

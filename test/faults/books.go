@@ -107,7 +107,7 @@ func logEnd(path string) (writer uuid.UUID, lines, size int64, err error) {
 	if err != nil {
 		return uuid.Nil, 0, 0, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()       //nolint:errcheck // only read
 	const chunk = 1 << 20 // longer than any line
 	first := make([]byte, chunk)
 	n, err := f.ReadAt(first, 0)

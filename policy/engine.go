@@ -31,6 +31,10 @@ type Options struct {
 	Dev          bool             // accept DevSecret
 	Health       Health           // nil means that every channel is well
 
+	// Gate returns how to refuse a billed request, or nil to let it through; it is asked twice per request and must be quick. What
+	// the gateway answers itself, such as the list of models, is not billed. Nil lets everything through.
+	Gate func() *Denial
+
 	// How long one attempt may take to answer with the first byte. A stream begins early; an answer in one piece begins when
 	// the model has finished. Zero means the default.
 	FirstByte       time.Duration
@@ -46,6 +50,7 @@ type Engine struct {
 	dev             bool
 	devHash         KeyHash
 	health          Health
+	gate            func() *Denial
 	firstByte       time.Duration
 	firstByteStream time.Duration
 }
@@ -59,11 +64,15 @@ func New(o Options) *Engine {
 		dev:             o.Dev,
 		devHash:         HashKey(DevSecret),
 		health:          o.Health,
+		gate:            o.Gate,
 		firstByte:       cmp.Or(o.FirstByte, DefaultFirstByte),
 		firstByteStream: cmp.Or(o.FirstByteStream, DefaultFirstByteStream),
 	}
 	if e.clock == nil {
 		e.clock = time.Now //nolint:forbidigo // the one place where the clock's default is named
+	}
+	if e.gate == nil {
+		e.gate = func() *Denial { return nil }
 	}
 	return e
 }

@@ -43,6 +43,9 @@ func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
 		return nil, Internal()
 	}
 	x.grant = nil
+	if denial := x.engine.gate(); denial != nil { // closed while the body came
+		return nil, denial
+	}
 	if int64(len(body)) > x.engine.maxBody {
 		return nil, tooLarge(x.engine.maxBody)
 	}

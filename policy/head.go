@@ -71,6 +71,9 @@ func (e *Engine) Begin(h *Head) (*Exchange, *Reply, *Denial) {
 		reply, denial := x.snapshot.answer(grant, path)
 		return x, reply, denial
 	}
+	if denial := e.gate(); denial != nil {
+		return x, nil, denial
+	}
 	x.grant, x.operation = grant, at.operation
 	return x, nil, nil
 }

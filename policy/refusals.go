@@ -25,6 +25,7 @@ const (
 	CodeModelNotFound       = "model_not_found"
 	CodeNoChannel           = "no_channel"
 	CodeNotReady            = "not_ready"
+	CodeUnavailable         = "unavailable"
 	CodeInternal            = "internal_error"
 )
 
@@ -39,6 +40,15 @@ func Internal() *Denial {
 	return &Denial{
 		Status: http.StatusInternalServerError, Type: typeServer, Code: CodeInternal,
 		Message: "The gateway had an internal error. Retry, and quote the x-weir-exchange-id header if it persists.",
+	}
+}
+
+// Unavailable returns the denial for a request whose usage could not be recorded: better none is served than one that is not in the
+// books. It says nothing of the cause: that is for the log.
+func Unavailable() *Denial {
+	return &Denial{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeUnavailable, RetryAfter: 5 * time.Second,
+		Message: "The gateway cannot record usage at present and takes no new requests. Retry in a moment.",
 	}
 }
 

@@ -9,26 +9,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 )
-
-// ActiveLog is the file that Envoy writes to. Rotated logs are its siblings exchanges.jsonl.* and exchanges-*.jsonl.
-const ActiveLog = "exchanges.jsonl"
-
-// isLog reports whether a file of that name is a log. Compressed ones are not: they have been dealt with, or cannot be.
-func isLog(name string) bool {
-	switch filepath.Ext(name) {
-	case ".gz", ".zst", ".xz", ".bz2", ".lz4":
-		return false
-	}
-	stem := strings.TrimSuffix(ActiveLog, ".jsonl")
-	return name == ActiveLog || strings.HasPrefix(name, ActiveLog+".") ||
-		strings.HasPrefix(name, stem+"-") && strings.HasSuffix(name, ".jsonl")
-}
 
 // headBytes is how much of a log's beginning is kept to notice that another was written in its place.
 const headBytes = 1 << 10
@@ -57,6 +41,7 @@ type logFile struct {
 	missed int   // looks since it was last seen in the directory
 	frozen bool  // overwritten: what is in the file now is another log, and this one ends with the batch
 	idle   bool  // nothing to ship: there is no whole line, or it is a copy of another log here
+	audit  audit
 }
 
 // openLog opens the log at path.
@@ -141,6 +126,7 @@ func (f *logFile) place(pos int64) error {
 			return err
 		}
 		b.From, b.To, b.Records = pos, pos, b.Records[:0]
+		f.audit.whole = time.Time{}
 		f.lines.seek(pos)
 	}
 	f.placed = true
@@ -169,6 +155,7 @@ func (f *logFile) boundary(pos int64) error {
 func (f *logFile) posted() {
 	f.batch.From = f.batch.To
 	f.batch.Records = f.batch.Records[:0]
+	f.audit.whole = time.Time{} // until the book says so itself
 }
 
 // pending reports whether anything was read that is not in the book.

@@ -23,6 +23,8 @@ type metrics struct {
 	unadmitted  prometheus.Counter
 	failures    *prometheus.CounterVec
 	overwritten prometheus.Counter
+	setBack     prometheus.Counter
+	deleted     prometheus.Counter
 	lag         prometheus.Gauge
 	logs        prometheus.Gauge
 	batchRows   prometheus.Histogram
@@ -51,8 +53,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		overwritten: f.NewCounter(prometheus.CounterOpts{
 			Name: "weir_usage_overwritten_logs_total", Help: "Access logs that were cut short or overwritten in place instead of being renamed.",
 		}),
+		setBack: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_logs_set_back_total", Help: "Access logs that are shipped again in part, because the database had forgotten what it took.",
+		}),
+		deleted: f.NewCounter(prometheus.CounterOpts{
+			Name: "weir_usage_logs_deleted_total", Help: "Access logs that were deleted, all of their lines being in the database.",
+		}),
 		lag: f.NewGauge(prometheus.GaugeOpts{
-			Name: "weir_usage_lag_bytes", Help: "Bytes of whole lines in the access logs that are not in the database.",
+			Name: "weir_usage_unshipped_bytes", Help: "Bytes of whole lines in the access logs that are not in the database.",
 		}),
 		logs: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_usage_logs", Help: "Access logs that are being followed.",

@@ -27,10 +27,13 @@ type Options struct {
 	RetryMin      time.Duration // wait after a first failure; 100 ms
 	RetryMax      time.Duration // longest wait between two attempts; 5 s
 	DrainTimeout  time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
+	CheckInterval time.Duration // how often the book is asked for the position of a log with nothing to ship; 10 s
 
 	// OnAttempt is told of failed attempts, in the order of the log, at most once each in the life of a Shipper; after a restart those
 	// behind the book's position come again. It must return quickly. May be nil.
 	OnAttempt func(Attempt)
+
+	Spool *Spool // says which logs may be deleted; nil: none
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
@@ -48,6 +51,7 @@ func (o *Options) setDefaults() {
 	duration(&o.RetryMin, 100*time.Millisecond)
 	duration(&o.RetryMax, 5*time.Second)
 	duration(&o.DrainTimeout, 10*time.Second)
+	duration(&o.CheckInterval, 10*time.Second)
 	if o.BatchRows <= 0 {
 		o.BatchRows = 5000
 	}
@@ -68,8 +72,11 @@ func (o *Options) setDefaults() {
 // rows; so it does not matter when this process, Envoy or the database dies. What has not been posted stays on the disk, and is limited by
 // it alone: at any time no more is held in memory than a batch and a chunk of each log.
 //
+// A book that was set back, as by a fail-over to a standby that lagged, shows in its positions, which are read again from time to time: what
+// it lost is shipped again from the logs that are still there. See [Spool] for how long that is.
+//
 // A log that the book will not take does not hold up the others; it is tried again and again, and nothing of it is skipped. That shows in
-// weir_usage_ship_failures_total, weir_usage_lag_bytes and an error in the journal.
+// weir_usage_ship_failures_total, weir_usage_unshipped_bytes and an error in the journal.
 type Shipper struct {
 	o       Options
 	log     *slog.Logger
@@ -77,9 +84,10 @@ type Shipper struct {
 	guess   *Estimator
 
 	files    []*logFile        // owned by Run
-	live     bool              // the directory has the file that Envoy writes to
+	live     map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
 	warned   map[string]string // the last complaint about a path that cannot be opened
 	draining bool
+	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer
 
 	logs atomic.Pointer[[]Log]
 }
@@ -92,6 +100,9 @@ type Log struct {
 	Position int64 // in the book; what is behind it is not
 	Lag      int64 // bytes of whole lines behind it; never more than Size - Position
 	Gone     bool  // deleted or cut short, and still held open for the lag
+
+	Whole  time.Time // since when the book is known to have all of it; zero: it is not, or not yet
+	Oldest time.Time // about when the first of the lines behind Position was written; zero without a lag
 }
 
 // NewShipper returns a shipper. It does nothing until Run is called.
@@ -99,6 +110,7 @@ func NewShipper(o Options) *Shipper {
 	o.setDefaults()
 	return &Shipper{
 		o: o, log: o.Logger.With("dir", o.Dir), metrics: newMetrics(o.Registerer), guess: NewEstimator(), warned: make(map[string]string),
+		live: make(map[string]bool),
 	}
 }
 
@@ -196,10 +208,14 @@ func (s *Shipper) publish() {
 	for _, f := range s.files {
 		size := f.info.Size()
 		l := Log{Path: f.path, Writer: f.batch.Writer, Size: size, Position: f.batch.From, Lag: f.lag(size), Gone: f.gone()}
+		l.Whole, l.Oldest = f.audit.whole, f.oldest()
 		total += l.Lag
 		logs = append(logs, l)
 	}
 	s.logs.Store(&logs)
+	if s.o.Spool != nil {
+		s.o.Spool.logs.Store(&logs)
+	}
 	s.metrics.lag.Set(float64(total))
 	s.metrics.logs.Set(float64(len(logs)))
 }

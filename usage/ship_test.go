@@ -175,7 +175,7 @@ func TestDeletedLogIsReadUntilEnvoyWritesToAnother(t *testing.T) {
 	h.write(ActiveLog, lines(4, 5))
 	h.settle()
 	h.wantExchanges(0, 5)
-	h.wantSaid("the log was deleted in the middle of it")
+	h.wantSaid("the log ends in the middle of it")
 	if l := h.ship.Logs(); len(l) != 1 || l[0].Gone {
 		t.Errorf("got %+v", l)
 	}
@@ -208,7 +208,7 @@ func TestLinesWithoutRowsAreCounted(t *testing.T) {
 	}
 	want := map[string]float64{
 		"weir_usage_bad_lines_total": 4, "weir_usage_estimated_rows_total": 1, "weir_usage_unadmitted_lines_total": 1,
-		"weir_usage_overwritten_logs_total": 0, "weir_usage_lag_bytes": 0, "weir_usage_logs": 1,
+		"weir_usage_overwritten_logs_total": 0, "weir_usage_unshipped_bytes": 0, "weir_usage_logs_deleted_total": 0, "weir_usage_logs_set_back_total": 0, "weir_usage_logs": 1,
 		"weir_usage_rows_total ok": 2, "weir_usage_rows_total client_closed": 0, "weir_usage_rows_total timeout": 0,
 		"weir_usage_rows_total upstream_error": 0, "weir_usage_ship_failures_total fenced": 1, "weir_usage_ship_failures_total post": 0,
 		"weir_usage_ship_failures_total position": 0, "weir_usage_ship_failures_total read": 0,

@@ -45,12 +45,13 @@ func (s *Shipper) look() {
 		return // not a reason to believe that logs were deleted
 	}
 	found := make(map[*logFile]bool, len(s.files))
-	s.live = false
+	clear(s.live)
 	for _, e := range entries {
-		if !isLog(e.Name()) {
+		name, ok := parseLogName(e.Name())
+		if !ok {
 			continue
 		}
-		s.live = s.live || e.Name() == ActiveLog
+		s.live[name.stem] = s.live[name.stem] || name.active
 		path := filepath.Join(s.o.Dir, e.Name())
 		f, err := s.follow(path)
 		s.complain(path, err)
@@ -123,24 +124,29 @@ func (s *Shipper) cutShort(f *logFile) {
 
 // complain logs what is wrong with a path, once until it changes.
 func (s *Shipper) complain(path string, err error) {
+	s.complainOf("usage log cannot be followed", path, err)
+}
+
+func (s *Shipper) complainOf(what, path string, err error) {
+	about := what + ": " + path
 	switch {
 	case err == nil:
-		delete(s.warned, path)
-	case s.warned[path] != err.Error():
-		s.warned[path] = err.Error()
-		s.log.Error("usage log cannot be followed", "path", path, "err", err)
+		delete(s.warned, about)
+	case s.warned[about] != err.Error():
+		s.warned[about] = err.Error()
+		s.log.Error(what, "path", path, "err", err)
 	}
 }
 
-// release lets go of a log that is gone and done with. One that was deleted is done with once Envoy writes to another. That it is missed
-// once proves nothing: it may just be on its way to another name.
+// release lets go of a log that is gone and done with. One that was deleted by somebody is done with once Envoy writes to another. That it
+// is missed once proves nothing: it may just be on its way to another name.
 func (s *Shipper) release(f *logFile) bool {
-	if !f.gone() || f.lag(f.info.Size()) > 0 || !f.frozen && (f.missed < 2 || !s.live) {
+	if !f.gone() || f.lag(f.info.Size()) > 0 || !f.frozen && (f.missed < 2 || !f.audit.deleted && !s.live[f.name().stem]) {
 		return false
 	}
 	copied := f.idle && f.batch.Writer != uuid.Nil
 	if n := f.info.Size() - f.lines.start; n > 0 && !f.frozen && !copied {
-		s.bad(f, f.lines.start, f.lines.start+n, fmt.Errorf("%w: the log was deleted in the middle of it", ErrLine))
+		s.bad(f, f.lines.start, f.lines.start+n, fmt.Errorf("%w: the log ends in the middle of it", ErrLine))
 	}
 	if err := f.file.Close(); err != nil {
 		s.log.Warn("usage log was not closed", "path", f.path, "err", err)
@@ -171,7 +177,10 @@ func (s *Shipper) turn(ctx context.Context, f *logFile, now time.Time, taken map
 			return false, err
 		}
 	}
-	if !f.pending() || !full && !s.draining && !f.gone() && now.Sub(f.since) < s.o.BatchInterval {
+	if !f.pending() {
+		return s.check(ctx, f, now), nil
+	}
+	if !full && !s.draining && !f.gone() && now.Sub(f.since) < s.o.BatchInterval {
 		return false, nil
 	}
 	return full, s.post(ctx, f)
@@ -185,6 +194,7 @@ func (s *Shipper) failed(f *logFile, now time.Time, err error) {
 		reason = failure.reason
 	}
 	s.metrics.failures.WithLabelValues(reason).Inc()
+	s.doubt(reason)
 	wait := f.retry.fail(now, s.o.RetryMin, s.o.RetryMax)
 	s.log.Error("usage log cannot be shipped; nothing is lost as long as the file stays",
 		"path", f.path, "writer", f.batch.Writer, "position", f.batch.From, "rows", len(f.batch.Records),
@@ -210,6 +220,11 @@ func (s *Shipper) place(ctx context.Context, f *logFile) error {
 	}
 	if pos == f.batch.To && f.pending() {
 		s.metrics.posted(f.batch.Records) // the answer to Post was lost, not the batch
+	}
+	if before := f.batch.From; pos < before {
+		s.metrics.setBack.Inc()
+		s.log.Warn("the database has forgotten a part of a usage log; it is shipped again",
+			"path", f.path, "writer", f.batch.Writer, "position", pos, "was", before)
 	}
 	if err := f.place(pos); err != nil {
 		if f.frozen {

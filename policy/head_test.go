@@ -241,3 +241,43 @@ func TestModelsOfNobodyIsAnEmptyList(t *testing.T) {
 		t.Errorf("reply = %s, %v, want an empty list", reply.Body, denial)
 	}
 }
+
+func TestClosedGateRefusesWhatIsBilledAndNothingElse(t *testing.T) {
+	t.Parallel()
+	var closed *Denial
+	e := newEngine(t, func(o *Options) { o.Gate = func() *Denial { return closed } })
+	if _, denial := admit(t, e, post("/v1/chat/completions"), `{"model":"gpt-4o"}`); denial != nil {
+		t.Fatalf("open: %v", denial)
+	}
+	x, _, denial := e.Begin(post("/v1/chat/completions"))
+	if denial != nil {
+		t.Fatal(denial)
+	}
+
+	closed = Unavailable()
+	_, denial = x.Admit([]byte(`{"model":"gpt-4o"}`))
+	checkDenial(t, denial, 503, CodeUnavailable)
+	if denial.RetryAfter == 0 {
+		t.Error("the client is not told when to come back")
+	}
+	for path := range endpoints {
+		if path == "/v1/models" {
+			continue
+		}
+		_, _, denial := e.Begin(post(path))
+		checkDenial(t, denial, 503, CodeUnavailable)
+	}
+	_, reply, denial := e.Begin(&Head{Method: "GET", Path: "/v1/models", Authorization: "Bearer " + secret, EndOfStream: true})
+	if denial != nil || reply == nil || reply.Status != 200 {
+		t.Errorf("models: got %+v, %v", reply, denial)
+	}
+	h := post("/v1/chat/completions")
+	h.Authorization = "Bearer sk-nobody"
+	_, _, denial = e.Begin(h)
+	checkDenial(t, denial, 401, CodeInvalidKey) // who has no key learns nothing
+
+	closed = nil
+	if _, denial := admit(t, e, post("/v1/chat/completions"), `{"model":"gpt-4o"}`); denial != nil {
+		t.Errorf("open again: %v", denial)
+	}
+}

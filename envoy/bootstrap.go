@@ -3,6 +3,7 @@
 package envoy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -14,14 +15,22 @@ import (
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// NodeID is how Envoys name themselves to [Server]: all of them get the same configuration.
+// NodeID is the name of an Envoy that is given no other. Each Envoy of a processor needs a name of its own, see [LogFile].
 const NodeID = "weir"
+
+// Members of a node's metadata.
+const (
+	metadataAdmin    = "admin"    // where its admin interface is, as the processor reaches it
+	metadataInstance = "instance" // tells two Envoys of one name apart
+)
 
 // maxConnections is how many clients one Envoy takes at once; the machine's file descriptors may end it before.
 const maxConnections = 50000
@@ -30,6 +39,7 @@ const maxConnections = 50000
 type BootstrapOptions struct {
 	Socket string // the processor's Unix socket, as Envoy sees the file system
 	Admin  string // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
+	Node   string // the Envoy's name; empty means NodeID
 }
 
 // Bootstrap makes an Envoy's start-up configuration, as JSON.
@@ -50,8 +60,16 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	node := cmp.Or(o.Node, NodeID)
+	if err := CheckNode(node); err != nil {
+		return nil, err
+	}
+	about, err := structpb.NewStruct(map[string]any{metadataAdmin: o.Admin, metadataInstance: uuid.NewString()})
+	if err != nil {
+		return nil, err
+	}
 	b := &bootstrapv3.Bootstrap{
-		Node: &corev3.Node{Id: NodeID, Cluster: NodeID},
+		Node: &corev3.Node{Id: node, Cluster: NodeID, Metadata: about},
 		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
 		}}}},

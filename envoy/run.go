@@ -25,6 +25,7 @@ type RunOptions struct {
 	Binary      string
 	Bootstrap   []byte        // from [Bootstrap]
 	Dir         string        // the bootstrap is written here
+	Node        string        // the name in the bootstrap; empty means NodeID
 	Admin       string        // host:port of the admin interface, as in the bootstrap
 	Concurrency int           // worker threads; zero is one per CPU
 	Drain       time.Duration // how long exchanges in flight may go on after ctx has ended; zero cuts them
@@ -39,6 +40,9 @@ const LogFlush = 100 * time.Millisecond
 // most Drain, and Run returns nil. An Envoy that ends by itself is an error.
 func Run(ctx context.Context, o RunOptions) error {
 	file := filepath.Join(o.Dir, "envoy.json")
+	if o.Node != "" && o.Node != NodeID {
+		file = filepath.Join(o.Dir, "envoy-"+o.Node+".json")
+	}
 	if err := os.WriteFile(file, o.Bootstrap, 0o600); err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
 	}
@@ -130,32 +134,37 @@ func Ready(ctx context.Context, admin string) error {
 	return nil
 }
 
+// get asks for what answers with any status: the body of /ready says the state.
 func get(ctx context.Context, admin, path string) (string, error) {
-	return call(ctx, http.MethodGet, admin, path)
+	_, body, err := call(ctx, http.MethodGet, admin, path)
+	return body, err
 }
 
+// post asks for what has happened only if the status is 200.
 func post(ctx context.Context, admin, path string) error {
-	_, err := call(ctx, http.MethodPost, admin, path)
+	status, body, err := call(ctx, http.MethodPost, admin, path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("ask envoy: %s: status %d: %.100s", path, status, body)
+	}
 	return err
 }
 
-// call speaks to Envoy's admin interface. Answers are short; a status other than 200 is not an error for /ready, whose body says
-// the state.
-func call(ctx context.Context, method, admin, path string) (string, error) {
+// call speaks to Envoy's admin interface. Answers are short.
+func call(ctx context.Context, method, admin, path string) (status int, body string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+admin+path, nil)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return "", fmt.Errorf("ask envoy: %w", err)
+		return 0, "", fmt.Errorf("ask envoy: %w", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err != nil {
-		return "", fmt.Errorf("ask envoy: %w", err)
+		return 0, "", fmt.Errorf("ask envoy: %w", err)
 	}
-	return string(b), nil
+	return resp.StatusCode, string(b), nil
 }

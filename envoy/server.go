@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -15,17 +17,27 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// Server serves the configuration to every Envoy that asks, by delta ADS.
+// Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for the file of its access log.
 type Server struct {
 	gateway Gateway
 	log     *slog.Logger
 	cache   cachev3.SnapshotCache
 
-	mu      sync.Mutex
-	version uint64
-	streams map[int64]string // open ADS streams, each with the last refusal that it brought, if any
+	mu       sync.Mutex
+	version  uint64
+	channels []Channel // as they were set last
+	set      bool
+	streams  map[int64]*connection // open ADS streams
+}
+
+// connection is an Envoy's ADS stream.
+type connection struct {
+	node    Node // zero before its first message
+	refusal string
 }
 
 // NewServer makes a server for one gateway. It has nothing to say before the first [Server.Set].
@@ -33,19 +45,14 @@ func NewServer(g Gateway, log *slog.Logger) *Server {
 	return &Server{
 		gateway: g,
 		log:     log,
-		cache:   cachev3.NewSnapshotCache(true, sameForAll{}, nil),
-		streams: map[int64]string{},
+		cache:   cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
+		streams: map[int64]*connection{},
 	}
 }
 
-// sameForAll gives every Envoy the same configuration, whatever it calls itself.
-type sameForAll struct{}
-
-func (sameForAll) ID(*corev3.Node) string { return NodeID }
-
 // Register adds the discovery service to the processor's gRPC server. Streams end when ctx does.
 func (s *Server) Register(ctx context.Context, g *grpc.Server) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, s.cache, s.callbacks()))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, s.cache, s.callbacks(ctx)))
 }
 
 // Set publishes the configuration for these channels. A channel that cannot be expressed is left out and named in the error;
@@ -58,19 +65,49 @@ func (s *Server) Set(ctx context.Context, channels []Channel) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version++
+	s.channels, s.set = slices.Clone(channels), true
+	errs := []error{bad}
+	for node := range s.nodesLocked() {
+		errs = append(errs, s.publishLocked(ctx, node))
+	}
+	return errors.Join(errs...)
+}
+
+// publishLocked publishes what was set last for one Envoy.
+func (s *Server) publishLocked(ctx context.Context, node string) error {
+	if !s.set {
+		return nil
+	}
+	g := s.gateway
+	g.LogFile = LogFile(g.LogFile, node)
+	set, err := Resources(g, s.channels)
+	if set == nil {
+		return err // what is wrong with single channels was said when they were set
+	}
 	snapshot, err := cachev3.NewSnapshot(strconv.FormatUint(s.version, 10), set)
 	if err != nil {
-		return errors.Join(bad, fmt.Errorf("make xDS snapshot: %w", err))
+		return fmt.Errorf("make xDS snapshot: %w", err)
 	}
-	if err := s.cache.SetSnapshot(ctx, NodeID, snapshot); err != nil {
-		return errors.Join(bad, fmt.Errorf("publish xDS snapshot: %w", err))
+	if err := s.cache.SetSnapshot(ctx, node, snapshot); err != nil {
+		return fmt.Errorf("publish xDS snapshot: %w", err)
 	}
-	return bad
+	return nil
+}
+
+// nodesLocked returns the names of the Envoys that are connected.
+func (s *Server) nodesLocked() map[string]bool {
+	nodes := map[string]bool{}
+	for _, c := range s.streams {
+		if c.node.ID != "" {
+			nodes[c.node.ID] = true
+		}
+	}
+	return nodes
 }
 
 // Status is what the connected Envoys make of the configuration.
 type Status struct {
-	Envoys  int    // connected
+	Envoys  []Node // connected, by name
 	Refusal string // why one of them refuses what was published last; empty when none does
 }
 
@@ -78,42 +115,79 @@ type Status struct {
 func (s *Server) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{Envoys: len(s.streams)}
-	for _, refusal := range s.streams {
-		if refusal != "" {
-			st.Refusal = refusal
+	var st Status
+	for _, c := range s.streams {
+		if c.node.ID != "" {
+			st.Envoys = append(st.Envoys, c.node)
+		}
+		if c.refusal != "" {
+			st.Refusal = c.refusal
 		}
 	}
+	slices.SortFunc(st.Envoys, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
 	return st
 }
 
 // callbacks keep track of the Envoys that are connected, and of what they refuse.
-func (s *Server) callbacks() serverv3.Callbacks {
+func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 	return serverv3.CallbackFuncs{
 		DeltaStreamOpenFunc: func(_ context.Context, id int64, _ string) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.streams[id] = ""
-			s.log.Info("envoy connected")
+			s.streams[id] = &connection{}
 			return nil
 		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			node := s.streams[id].node
 			delete(s.streams, id)
-			s.log.Info("envoy disconnected")
+			if node.ID == "" {
+				return
+			}
+			s.log.Info("envoy disconnected", "node", node.ID)
+			if !s.nodesLocked()[node.ID] {
+				s.cache.ClearSnapshot(node.ID)
+			}
 		},
 		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			c := s.streams[id]
+			if c.node.ID == "" {
+				return s.welcomeLocked(ctx, c, r.GetNode())
+			}
 			switch e := r.GetErrorDetail(); {
 			case e != nil:
-				s.streams[id] = e.GetMessage()
-				s.log.Error("envoy refused a configuration", "type", r.GetTypeUrl(), "err", e.GetMessage())
+				c.refusal = e.GetMessage()
+				s.log.Error("envoy refused a configuration", "node", c.node.ID, "type", r.GetTypeUrl(), "err", e.GetMessage())
 			case r.GetResponseNonce() != "":
-				s.streams[id] = ""
+				c.refusal = ""
 			}
 			return nil
 		},
 	}
+}
+
+// welcomeLocked makes out who has connected. A second Envoy of the same name is turned away: both would write to one log, and tear each
+// other's lines apart.
+func (s *Server) welcomeLocked(ctx context.Context, c *connection, n *corev3.Node) error {
+	node, err := nodeOf(n)
+	if err == nil {
+		for _, other := range s.streams {
+			if other.node.ID == node.ID && other.node.instance != node.instance {
+				err = fmt.Errorf("another Envoy is called %q already; give each a name of its own with: weir envoy --node NAME", node.ID)
+			}
+		}
+	}
+	if err != nil {
+		s.log.Error("an envoy is not given its configuration", "err", err)
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	c.node = node
+	s.log.Info("envoy connected", "node", node.ID)
+	if _, err := s.cache.GetSnapshot(node.ID); err == nil {
+		return nil
+	}
+	return s.publishLocked(ctx, node.ID)
 }

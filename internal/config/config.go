@@ -62,6 +62,9 @@ type Envoy struct {
 	Path        string `yaml:"path"`        // the binary; empty means that it is looked for
 	CAFile      string `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int    `yaml:"concurrency"` // worker threads; 0 means one per CPU
+
+	// Node is the Envoy's name. No key of the file sets it: several Envoys of one processor share the file.
+	Node string `yaml:"-"`
 }
 
 // Admin is where the admin REST API, the metrics and the dashboard are.
@@ -74,6 +77,16 @@ type Admin struct {
 type Usage struct {
 	BatchRows     int           `yaml:"batch_rows"`     // at most this many in one transaction
 	BatchInterval time.Duration `yaml:"batch_interval"` // a row waits no longer than this for its batch to fill
+	Log           UsageLog      `yaml:"log"`
+}
+
+// UsageLog says what becomes of the access logs, from which usage is read.
+type UsageLog struct {
+	RotateBytes int64         `yaml:"rotate_bytes"` // a log is rotated when it is so large
+	RotateAge   time.Duration `yaml:"rotate_age"`   // or so old
+	Keep        time.Duration `yaml:"keep"`         // how long it stays after all of it is in Postgres
+	MaxBytes    int64         `yaml:"max_bytes"`    // of all logs
+	MinFree     int64         `yaml:"min_free"`     // bytes of their volume; 0 means 256 MiB or 5 %, whichever is less
 }
 
 // Database is the Postgres that keeps the books.
@@ -96,9 +109,12 @@ func Default() Config {
 			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
-		Envoy:    Envoy{Admin: "127.0.0.1:10002"},
-		Admin:    Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
-		Usage:    Usage{BatchRows: 5000, BatchInterval: 250 * time.Millisecond},
+		Envoy: Envoy{Admin: "127.0.0.1:10002"},
+		Admin: Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
+		Usage: Usage{
+			BatchRows: 5000, BatchInterval: 250 * time.Millisecond,
+			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
+		},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
 	}
 }

@@ -54,6 +54,8 @@ const (
 	maxBatchRows = 100_000
 	maxConns     = 1000
 	maxWorkers   = 1024
+	minRotate    = 1 << 16 // bytes; a smaller log holds no more than a few lines
+	maxVolume    = 1 << 50 // bytes
 )
 
 // Validate reports every value that cannot work, as an [*Error]. Secrets are checked by [Config.ValidateSecrets], because not every
@@ -74,6 +76,7 @@ func (c Config) Validate() error {
 	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
 	v.positive("usage.batch_interval", c.Usage.BatchInterval)
+	v.usageLog(c.Usage.Log)
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	return v.err()
 }
@@ -139,6 +142,17 @@ func (v *validator) timeouts(t Timeouts) {
 	// Envoy counts the wait for an answer's first byte as idleness too: it would end the exchange before the next channel is tried.
 	if longest := max(t.FirstByte, t.FirstByteStream); t.Idle > 0 && longest > 0 && t.Idle <= longest {
 		v.add("timeouts.idle", "%v must be more than first_byte and first_byte_stream, so that a channel that does not answer is given up first", t.Idle)
+	}
+}
+
+func (v *validator) usageLog(l UsageLog) {
+	v.within("usage.log.rotate_bytes", l.RotateBytes, minRotate, maxVolume)
+	v.positive("usage.log.rotate_age", l.RotateAge)
+	v.positive("usage.log.keep", l.Keep)
+	v.within("usage.log.max_bytes", l.MaxBytes, minRotate, maxVolume)
+	v.within("usage.log.min_free", l.MinFree, 0, maxVolume)
+	if l.MaxBytes < l.RotateBytes && l.RotateBytes <= maxVolume {
+		v.add("usage.log.max_bytes", "must not be less than usage.log.rotate_bytes, which is %d", l.RotateBytes)
 	}
 }
 

@@ -84,16 +84,33 @@ name. SIGTERM stops it; requests that it has decided on go on in Envoy.`,
 }
 
 func envoyCommand(p Programs) *cobra.Command {
-	return configured{
+	var node, admin string
+	c := configured{
 		command: &cobra.Command{
-			Use:   "envoy [--config FILE]",
+			Use:   "envoy [--config FILE] [--node NAME] [--admin ADDRESS]",
 			Short: "Run Envoy, configured by the processor",
 			Long: `Run Envoy 1.40 or later with a bootstrap made for this Weir. It may start before "weir serve" or after it, and goes on when that stops:
-streams in flight run to their end. It needs none of the secrets.`,
-			Example: "  weir envoy --config /etc/weir/weir.yaml",
+streams in flight run to their end. It needs none of the secrets.
+
+One processor serves several Envoys. Each but one needs a name of its own, by which its access log is named, and on the same machine an
+admin address of its own.`,
+			Example: `  weir envoy --config /etc/weir/weir.yaml
+  weir envoy --config /etc/weir/weir.yaml --node second --admin 127.0.0.1:10012`,
 		},
-		run: p.Envoy,
+		run: func(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+			cfg.Envoy.Node = node
+			if admin != "" {
+				cfg.Envoy.Admin = admin
+				if err := cfg.Validate(); err != nil {
+					return wrongUsage("--admin: %v", err)
+				}
+			}
+			return p.Envoy(ctx, cfg, log)
+		},
 	}.build()
+	c.Flags().StringVar(&node, "node", "weir", "the `NAME` of this Envoy")
+	c.Flags().StringVar(&admin, "admin", "", "the `ADDRESS` of this Envoy's admin interface, instead of envoy.admin")
+	return c
 }
 
 // devPorts is how many ports weir dev takes, from its first.

@@ -43,12 +43,12 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
-	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Admin: cfg.Envoy.Admin})
+	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node})
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
 	return envoy.RunOptions{
-		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Admin: cfg.Envoy.Admin, Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
+		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Node: cfg.Envoy.Node, Admin: cfg.Envoy.Admin, Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
 	}, nil
 }
 

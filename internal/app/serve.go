@@ -44,6 +44,7 @@ type processor struct {
 	cooldowns *policy.Cooldowns
 	xds       *envoy.Server
 	registry  *prometheus.Registry
+	spool     *usage.Spool
 	seen      seen
 }
 
@@ -86,10 +87,12 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.seen.register(p.registry)
+	p.spool = p.newSpool()
 	p.engine = policy.New(policy.Options{
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,
+		Gate:            p.spool.Denial,
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
@@ -120,6 +123,7 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.watch(ctx) })
 	group.Go(func() error { return p.partitions(ctx) })
 	group.Go(func() error { return p.account(ctx) })
+	group.Go(func() error { return p.spool.Run(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -235,6 +239,7 @@ func (p *processor) account(parent context.Context) error {
 		BatchRows:     p.cfg.Usage.BatchRows,
 		BatchInterval: p.cfg.Usage.BatchInterval,
 		OnAttempt:     p.attempt,
+		Spool:         p.spool,
 		Logger:        p.log,
 		Registerer:    p.registry,
 	}).Run(ctx)

@@ -92,6 +92,8 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
 			fmt.Sprintf("revision %d is in force", p.seen.revision.Load()), "wait, or see the database check"),
 		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
+		check("usage log", nilUnless(p.spool.Denial() != nil, "has no room; requests are refused"), "has room",
+			"see the metrics weir_usage_log_free_bytes and weir_usage_unshipped_bytes, and the journal of the processor"),
 	}
 	if p.cfg.Dev {
 		checks = append(checks,
@@ -107,10 +109,18 @@ func (p *processor) envoyState(ctx context.Context) error {
 	if st.Refusal != "" {
 		return fmt.Errorf("refuses its configuration: %s", st.Refusal)
 	}
-	if st.Envoys == 0 {
+	if len(st.Envoys) == 0 {
 		return fmt.Errorf("none is connected to %s", p.cfg.Processor.Socket)
 	}
-	return envoy.Ready(ctx, p.cfg.Envoy.Admin)
+	var errs []error
+	for _, e := range st.Envoys {
+		err := envoy.Ready(ctx, p.adminOf(e))
+		if err == nil {
+			return nil // one that serves is enough
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func nilUnless(bad bool, detail string) error {

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/usage"
+)
+
+// newSpool makes what looks after the access logs of the Envoys that are connected.
+func (p *processor) newSpool() *usage.Spool {
+	l := p.cfg.Usage.Log
+	return usage.NewSpool(usage.SpoolOptions{
+		Dir:         p.cfg.Envoy.LogDir,
+		Writers:     p.logWriters,
+		RotateBytes: l.RotateBytes,
+		RotateAge:   l.RotateAge,
+		Keep:        l.Keep,
+		MaxBytes:    l.MaxBytes,
+		MinFree:     l.MinFree,
+		Flush:       envoy.LogFlush,
+		Logger:      p.log,
+		Registerer:  p.registry,
+	})
+}
+
+// logWriters returns the Envoys that are connected.
+func (p *processor) logWriters() []usage.LogWriter {
+	var out []usage.LogWriter
+	for _, e := range p.xds.Status().Envoys {
+		if admin := p.adminOf(e); admin != "" {
+			out = append(out, logWriter{log: filepath.Base(envoy.LogFile(gateway(p.cfg).LogFile, e.ID)), admin: admin})
+		}
+	}
+	return out
+}
+
+// adminOf returns where the admin interface of an Envoy is. One that was not started by Weir may not have said so.
+func (p *processor) adminOf(e envoy.Node) string {
+	if e.Admin == "" && e.ID == envoy.NodeID {
+		return p.cfg.Envoy.Admin
+	}
+	return e.Admin
+}
+
+// logWriter is an Envoy, as the spool knows it.
+type logWriter struct{ log, admin string }
+
+func (w logWriter) LogName() string                  { return w.log }
+func (w logWriter) Reopen(ctx context.Context) error { return envoy.Reopen(ctx, w.admin) }
+func (w logWriter) WriteFailures(ctx context.Context) (int64, error) {
+	return envoy.WriteFailures(ctx, w.admin)
+}

@@ -16,6 +16,7 @@ type audit struct {
 	at      time.Time // when the book was last asked for its position; zero: it must be asked again
 	whole   time.Time // since when the book has had all of it, each time that it was asked; zero: it has not, or was not asked
 	deleted bool      // by [Shipper.retire]
+	said    string    // the last error that was logged
 }
 
 // check reads the position of a log that has nothing to ship, if that is due. Nothing else would show that the book was set back: a
@@ -101,7 +102,10 @@ func (f *logFile) oldest() time.Time {
 		return time.Time{}
 	case len(f.batch.Records) > 0:
 		r := &f.batch.Records[0]
-		return r.Time.Add(r.Duration)
+		if end := r.Time.Add(r.Duration); end.Before(f.since) {
+			return end
+		}
+		return f.since // the clock was set, perhaps
 	case f.pending():
 		return f.since
 	}

@@ -196,6 +196,10 @@ func (s *Shipper) failed(f *logFile, now time.Time, err error) {
 	s.metrics.failures.WithLabelValues(reason).Inc()
 	s.doubt(reason)
 	wait := f.retry.fail(now, s.o.RetryMin, s.o.RetryMax)
+	if n := f.retry.failures; n&(n-1) != 0 && f.audit.said == err.Error() {
+		return // an outage of hours is told of less and less often
+	}
+	f.audit.said = err.Error()
 	s.log.Error("usage log cannot be shipped; nothing is lost as long as the file stays",
 		"path", f.path, "writer", f.batch.Writer, "position", f.batch.From, "rows", len(f.batch.Records),
 		"failures", f.retry.failures, "retry_in", wait, "err", err)

@@ -15,7 +15,6 @@ import (
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -40,6 +39,8 @@ type BootstrapOptions struct {
 	Socket string // the processor's Unix socket, as Envoy sees the file system
 	Admin  string // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
 	Node   string // the Envoy's name; empty means NodeID
+	// Instance tells two Envoys apart that were given one name by mistake. It should be another for each bootstrap.
+	Instance string
 }
 
 // Bootstrap makes an Envoy's start-up configuration, as JSON.
@@ -64,7 +65,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err := CheckNode(node); err != nil {
 		return nil, err
 	}
-	about, err := structpb.NewStruct(map[string]any{metadataAdmin: o.Admin, metadataInstance: uuid.NewString()})
+	about, err := structpb.NewStruct(map[string]any{metadataAdmin: o.Admin, metadataInstance: o.Instance})
 	if err != nil {
 		return nil, err
 	}

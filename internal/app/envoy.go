@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/config"
 )
@@ -43,7 +45,9 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
-	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node})
+	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
+		Socket: cfg.Processor.Socket, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node, Instance: uuid.NewString(),
+	})
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}

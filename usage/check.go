@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// audit is what is known of a log that has nothing to ship.
+// audit is how a log fares, besides its bytes.
 type audit struct {
 	at      time.Time // when the book was last asked for its position; zero: it must be asked again
 	whole   time.Time // since when the book has had all of it, each time that it was asked; zero: it has not, or was not asked
 	deleted bool      // by [Shipper.retire]
 	said    string    // the last error that was logged
+	warned  int       // bad lines that were logged one by one
 }
 
 // check reads the position of a log that has nothing to ship, if that is due. Nothing else would show that the book was set back: a

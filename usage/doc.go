@@ -8,6 +8,6 @@
 // The log is the spool: a line alone is enough to write the row of an exchange, and the book keeps the offset up to which each log has been
 // posted in the same transaction as the rows. So a row is written once, whatever dies when; see [Shipper].
 //
-// Who rotates the log renames it to exchanges.jsonl.ANYTHING or exchanges-ANYTHING.jsonl in the same directory and makes Envoy open it
-// anew. A log may be deleted as soon as [Shipper.Logs] shows no lag for it and Envoy no longer writes to it.
+// [Spool] rotates the logs, deletes those that the book has had for long enough, and closes a [Gate] to new requests before there is no room
+// for their lines.
 package usage

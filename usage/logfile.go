@@ -36,7 +36,6 @@ type logFile struct {
 	retry  backoff
 
 	seen   int64 // attempts and bad lines up to here have been reported
-	warned int   // bad lines that were logged one by one
 	target int64 // when draining: how far to go
 	missed int   // looks since it was last seen in the directory
 	frozen bool  // overwritten: what is in the file now is another log, and this one ends with the batch

@@ -183,7 +183,13 @@ func (s *Shipper) turn(ctx context.Context, f *logFile, now time.Time, taken map
 	if !full && !s.draining && !f.gone() && now.Sub(f.since) < s.o.BatchInterval {
 		return false, nil
 	}
-	return full, s.post(ctx, f)
+	if err := s.post(ctx, f); err != nil {
+		return full, err
+	}
+	if f.lag(f.info.Size()) == 0 {
+		f.audit.whole = now
+	}
+	return full, nil
 }
 
 // failed notes that a turn failed, and when the next one is due.
@@ -343,9 +349,9 @@ func (s *Shipper) bad(f *logFile, from, to int64, err error) {
 		return
 	}
 	s.metrics.badLines.Inc()
-	if f.warned++; f.warned > maxWarnings {
+	if f.audit.warned++; f.audit.warned > maxWarnings {
 		return
 	}
 	s.log.Error("usage log holds something else than a line", "path", f.path, "writer", f.batch.Writer,
-		"offset", from, "bytes", to-from, "last_warning", f.warned == maxWarnings, "err", err)
+		"offset", from, "bytes", to-from, "last_warning", f.audit.warned == maxWarnings, "err", err)
 }

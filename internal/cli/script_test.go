@@ -36,7 +36,11 @@ func TestMain(m *testing.M) {
 func programs(w io.Writer) cli.Programs {
 	configured := func(name string) func(context.Context, config.Config, *slog.Logger) error {
 		return func(_ context.Context, c config.Config, log *slog.Logger) error {
-			fmt.Fprintf(w, "%s: gateway %s, secrets %t\n", name, c.Gateway.Listen, c.ValidateSecrets() == nil)
+			fmt.Fprintf(w, "%s: gateway %s, secrets %t", name, c.Gateway.Listen, c.ValidateSecrets() == nil)
+			if c.Envoy.Node != "" {
+				fmt.Fprintf(w, ", node %s, admin %s", c.Envoy.Node, c.Envoy.Admin)
+			}
+			fmt.Fprintln(w)
 			log.Debug("a debug line")
 			log.Info("an info line")
 			return nil

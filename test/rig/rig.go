@@ -42,6 +42,7 @@ type Options struct {
 	// "weir dev" runs it, which lets x-fake-* headers through to the providers.
 	Production bool
 	Config     string
+	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
 
 	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
@@ -164,8 +165,8 @@ func (r *Rig) configFile() string { return filepath.Join(r.Dir, "weir.yaml") }
 
 func (r *Rig) writeConfig() {
 	r.t.Helper()
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q}\n%s",
-		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}

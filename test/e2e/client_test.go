@@ -55,7 +55,7 @@ func (w *world) clean(t *testing.T) {
 			t.Errorf("envoy counts %s: %d, want 0", name, n)
 		}
 	}
-	log, err := os.ReadFile(filepath.Join(w.LogDir, "processor.log"))
+	log, err := os.ReadFile(filepath.Join(w.Dir, "processor.log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -212,7 +212,7 @@ func (r *Rig) LaunchEnvoy() {
 	}()
 	r.stopEnvoy = sync.OnceFunc(func() {
 		cancel()
-		_ = <-done // it was told to end, or killed
+		<-done //nolint:errcheck // it was told to end, or killed
 	})
 	select {
 	case r.envoyPID = <-started:
@@ -264,7 +264,7 @@ func encode(key string) string { return base64.StdEncoding.EncodeToString([]byte
 // shortDir is a temporary folder whose name leaves room for a socket's.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "weir-rig-")
+	dir, err := os.MkdirTemp("", "weir-rig-") //nolint:usetesting // the name of t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,9 @@ func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error 
 	return addSums(ctx, tx, rows, nil)
 }
 
-func exchanges(rows []usage.Record) (ids []uuid.UUID, times []time.Time) {
+// exchanges returns what identifies the rows of some records. The ids are bare arrays, which pgx encodes as they are; a [uuid.UUID] it
+// would print and parse.
+func exchanges(rows []usage.Record) (ids [][16]byte, times []time.Time) {
 	for i := range rows {
 		ids, times = append(ids, rows[i].Exchange), append(times, rows[i].Time)
 	}
@@ -135,11 +137,11 @@ func queueSuspects(batch *pgx.Batch, rows []usage.Record, into *suspects) {
 }
 
 // among returns the exchanges of rows that may be unresolved.
-func (s suspects) among(rows []usage.Record) []uuid.UUID {
+func (s suspects) among(rows []usage.Record) [][16]byte {
 	if len(s) == 0 {
 		return nil
 	}
-	var ids []uuid.UUID
+	var ids [][16]byte
 	for i := range rows {
 		if _, ok := s[rows[i].Exchange]; ok || len(s) > maxSuspects {
 			ids = append(ids, rows[i].Exchange)
@@ -149,7 +151,7 @@ func (s suspects) among(rows []usage.Record) []uuid.UUID {
 }
 
 // takeBack deletes the rows of those exchanges that are unresolved and returns what they added to the sums.
-func takeBack(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]contribution, error) {
+func takeBack(ctx context.Context, tx pgx.Tx, ids [][16]byte) ([]contribution, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}

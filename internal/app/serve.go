@@ -32,9 +32,6 @@ import (
 	"github.com/weir-proxy/weir/usage"
 )
 
-// partitionInterval is how often partitions of weir.usage are made ahead; they are made for days ahead, so one failure is no harm.
-const partitionInterval = time.Hour
-
 // processor is the parts of one running processor.
 type processor struct {
 	cfg       config.Config
@@ -76,7 +73,9 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	s, err := store.Open(ctx, cfg.Database.URL.Reveal(), store.Options{SecretKey: key, Logger: log, MaxConns: cfg.Database.MaxConns})
+	s, err := store.Open(ctx, cfg.Database.URL.Reveal(), store.Options{
+		SecretKey: key, Logger: log, MaxConns: cfg.Database.MaxConns,
+	})
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
@@ -121,7 +120,7 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.decide(ctx) })
 	group.Go(func() error { return p.administer(ctx) })
 	group.Go(func() error { return p.watch(ctx) })
-	group.Go(func() error { return p.partitions(ctx) })
+	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.account(ctx) })
 	group.Go(func() error { return p.spool.Run(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
@@ -206,22 +205,6 @@ func (p *processor) administer(ctx context.Context) error {
 		return fmt.Errorf("serve the admin API: %w", err)
 	}
 	return nil
-}
-
-// partitions makes the partitions of the days to come.
-func (p *processor) partitions(ctx context.Context) error {
-	tick := time.NewTicker(partitionInterval)
-	defer tick.Stop()
-	for {
-		if err := p.store.EnsurePartitions(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			p.log.Warn("make partitions of weir.usage", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }
 
 // lastLines is how long after the last decision its line may take to reach the disk, when the exchange itself was short.

@@ -77,6 +77,7 @@ type Admin struct {
 type Usage struct {
 	BatchRows     int           `yaml:"batch_rows"`     // at most this many in one transaction
 	BatchInterval time.Duration `yaml:"batch_interval"` // a row waits no longer than this for its batch to fill
+	Retention     time.Duration `yaml:"retention"`      // how long rows are kept, in whole days; 0 means for ever. Sums and balances stay
 	Log           UsageLog      `yaml:"log"`
 }
 

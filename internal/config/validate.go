@@ -53,6 +53,7 @@ const (
 	maxBody      = 1 << 30 // bytes; Envoy holds the whole body of each request
 	maxBatchRows = 100_000
 	maxConns     = 1000
+	minRetention = 31 * 24 * time.Hour
 	maxWorkers   = 1024
 	minRotate    = 1 << 16 // bytes; a smaller log holds no more than a few lines
 	maxVolume    = 1 << 50 // bytes
@@ -76,6 +77,10 @@ func (c Config) Validate() error {
 	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
 	v.positive("usage.batch_interval", c.Usage.BatchInterval)
+	// Within a month a log may come back from a copy: its exchanges must be found in weir.usage, or they would be counted again.
+	if keep := c.Usage.Retention; keep != 0 && keep < minRetention {
+		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)
+	}
 	v.usageLog(c.Usage.Log)
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	return v.err()

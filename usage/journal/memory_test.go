@@ -165,10 +165,13 @@ func (m *memory) powerLoss(rng *rand.Rand) *memory {
 			paths[path] = f
 		}
 	}
-	for _, f := range paths {
+	for path, f := range paths {
 		data := bytes.Clone(f.durable)
 		if !f.poisoned && len(f.data) > len(data) && bytes.HasPrefix(f.data, data) && rng.IntN(3) > 0 {
 			data = append(data, f.data[len(data):len(data)+rng.IntN(len(f.data)-len(data)+1)]...)
+			if filepath.Base(path) == headName {
+				data = f.data // one sector is not torn
+			}
 		}
 		f.data, f.durable, f.poisoned = data, bytes.Clone(data), false
 	}
@@ -208,6 +211,9 @@ func (h *memoryHandle) WriteAt(b []byte, at int64) (int, error) {
 	err := h.m.call("write", h.path)
 	if err != nil {
 		b = b[:len(b)/2] // a short write
+		if filepath.Base(h.path) == headName {
+			b = nil // of one sector, nothing or all
+		}
 	}
 	more := at + int64(len(b)) - int64(len(h.f.data))
 	if h.m.space >= 0 && more > h.m.space {

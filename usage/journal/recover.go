@@ -85,11 +85,11 @@ func (j *Journal) recover() (Recovered, error) {
 	if err != nil {
 		return Recovered{}, err
 	}
-	if !known && size > 0 {
+	if !known && size == headSize { // a shorter one was never finished
 		rd.damage = append(rd.damage, &Damage{File: filepath.Join(j.dir, headName), Bytes: int64(size), Reason: "the head is damaged"})
 	}
 	w := &j.w
-	w.next = max(rd.newest, j.head.newest) + 1
+	w.next = max(rd.newest+1, j.head.newest+1, j.head.oldest)
 	for _, s := range rd.segments {
 		if s.obsolete {
 			if err := j.o.fs.Remove(s.path); err != nil {
@@ -100,10 +100,14 @@ func (j *Journal) recover() (Recovered, error) {
 		if s.damaged {
 			s.keep = !j.quarantine(s, rd.damage)
 		}
+		s.old = true
 		w.segments = append(w.segments, &s.segment)
-		if !s.ended {
-			w.ends = append(w.ends, end{s.number, s.size})
+		if length, ended := rd.ends[s.number]; !ended || s.size < length {
+			w.ends = append(w.ends, end{s.number, s.size}) // what is missing now need not be reported again
 		}
+	}
+	for _, number := range rd.gone {
+		w.ends = append(w.ends, end{number, 0})
 	}
 	for id, p := range rd.open {
 		j.table.put(id, p)
@@ -156,6 +160,7 @@ func (j *Journal) writeCopy(path string, b []byte) error {
 type readSegment struct {
 	segment
 	created  time.Time
+	damaged  bool
 	ended    bool // a newer segment says where it ends
 	obsolete bool // left over by a crash while it was deleted
 	frames   [4]int
@@ -168,8 +173,9 @@ type reading struct {
 	open     map[uuid.UUID]place
 	settled  map[uuid.UUID]struct{}
 	ends     map[uint64]int64
-	newest   uint64 // number of a segment that there is, or was
-	began    bool   // a segment was read; those that come now are older
+	gone     []uint64 // segments that must have been there
+	newest   uint64   // number of a segment that there is, or was
+	began    bool     // a segment was read; those that come now are older
 	torn     int64
 	damage   []*Damage
 }
@@ -323,6 +329,7 @@ func (r *reading) missing(h *head, known bool) {
 		if number < oldest || oldest == 0 || there[number] || length <= headerSize {
 			continue
 		}
+		r.gone = append(r.gone, number)
 		r.damage = append(r.damage, &Damage{
 			File: filepath.Join(r.dir, fmt.Sprintf("%012d-*%s", number, segmentSuffix)), Bytes: -1, Reason: "the segment is missing",
 		})

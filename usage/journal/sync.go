@@ -18,11 +18,10 @@ const keepTail = 1 << 20
 
 // synced is how far the disk is.
 type synced struct {
-	mu      sync.Mutex
-	cond    *sync.Cond
-	mark    int64 // in bytes, as writer.written
-	err     error // the disk lost what is behind the mark
-	syncing []byte
+	mu   sync.Mutex
+	cond *sync.Cond
+	mark int64 // in bytes, as writer.written
+	err  error // the disk lost what is behind the mark
 }
 
 // wait returns when everything up to mark is on the disk, or is known not to be.
@@ -91,17 +90,18 @@ func (j *Journal) flush() error {
 		defer j.io.Unlock()
 		return j.rescueLocked(w.broken)
 	}
+	if len(w.dirty) == 0 {
+		j.io.Unlock()
+		return nil
+	}
 	dirty, mark, tail := w.dirty, w.written, w.tail
-	w.dirty, w.tail = nil, j.synced.syncing[:0]
+	w.dirty, w.tail, w.spare = nil, w.spare, nil
 	sizes := make([]int64, len(dirty))
 	for i, s := range dirty {
 		s.dirty = false
 		sizes[i] = s.size
 	}
 	j.io.Unlock()
-	if len(dirty) == 0 {
-		return nil
-	}
 	began := time.Now()
 	err := j.syncAll(dirty)
 	j.metrics.sync.Observe(time.Since(began).Seconds())
@@ -118,8 +118,8 @@ func (j *Journal) flush() error {
 		}
 		return j.rescueLocked(err)
 	}
-	if j.synced.syncing = nil; cap(tail) <= keepTail {
-		j.synced.syncing = tail
+	if cap(tail) <= keepTail {
+		w.spare = tail[:0]
 	}
 	for i, s := range dirty {
 		s.synced, s.listed = sizes[i], true
@@ -191,11 +191,11 @@ func (j *Journal) rescueLocked(cause error) error {
 	return nil
 }
 
-// rewriteLocked makes a segment of the tail and syncs it.
+// rewriteLocked makes a segment of the tail and syncs it. The ends of the segments that failed come last: who finds them finds all the rest.
 func (j *Journal) rewriteLocked() (err error) {
 	w := &j.w
 	tail, written := w.tail, w.written
-	s, err := j.createLocked(w.ends)
+	s, err := j.createLocked(nil)
 	if err != nil {
 		return err
 	}
@@ -209,31 +209,34 @@ func (j *Journal) rewriteLocked() (err error) {
 		}
 	}()
 	moved := j.reframe(s, tail)
+	for _, e := range w.ends {
+		moved.frames = appendEnd(moved.frames, e, s.sum)
+	}
 	if _, err := s.file.WriteAt(moved.frames, s.size); err != nil {
 		return fmt.Errorf("write segment: %w", err)
 	}
-	size := s.size + int64(len(moved.frames))
 	if err := j.syncAll([]*segment{s}); err != nil {
 		return err
 	}
-	s.size, s.synced, s.listed = size, size, true
+	s.size += int64(len(moved.frames))
+	s.synced, s.listed = s.size, true
 	w.tail, w.ends = nil, nil
 	j.table.mu.Lock()
+	defer j.table.mu.Unlock()
 	for _, f := range moved.intents {
 		j.table.put(f.id, f.place)
 	}
-	j.table.mu.Unlock()
 	return nil
 }
 
-// moved are frames as they are to stand in another segment, and the places that open intents then have.
-type moved struct {
+// reframed are frames as they are to stand in another segment, and the places that open intents then have.
+type reframed struct {
 	frames  []byte
 	intents []found
 }
 
 // reframe prepares the frames of the tail for the end of s. Intents that were settled in the meantime are left out.
-func (j *Journal) reframe(s *segment, tail []byte) (m moved) {
+func (j *Journal) reframe(s *segment, tail []byte) (m reframed) {
 	j.table.mu.Lock()
 	defer j.table.mu.Unlock()
 	for len(tail) > 0 {

@@ -43,10 +43,9 @@ func (j *Journal) oldest() (s *segment, empty bool) {
 	j.io.Lock()
 	defer j.io.Unlock()
 	w := &j.w
-	size, damaged := int64(0), false
+	size := int64(0)
 	for _, s := range w.segments {
 		size += s.size
-		damaged = damaged || s.damaged && !s.keep
 	}
 	j.metrics.bytes.Set(float64(size))
 	if len(w.segments) == 0 || w.broken != nil {
@@ -60,7 +59,7 @@ func (j *Journal) oldest() (s *segment, empty bool) {
 	if inside.open == 0 {
 		return s, true
 	}
-	if !w.closed && (damaged || size > 2*j.o.SegmentBytes+liveShare*all.bytes) {
+	if !w.closed && (s.old || size > 2*j.o.SegmentBytes+liveShare*all.bytes) {
 		return s, false
 	}
 	return nil, false
@@ -166,17 +165,32 @@ func (j *Journal) drop(s *segment) error {
 func (j *Journal) read(places []found) (out []Intent) {
 	for _, f := range places {
 		in, err := j.readOne(f)
+		for errors.Is(err, errFrame) && j.moved(&f) {
+			in, err = j.readOne(f)
+		}
 		switch {
 		case err == nil:
 			out = append(out, in)
 		case errors.Is(err, errFrame):
-			j.lose(f) // unless it was moved or settled in the meantime; the next call finds it where it is now
+			j.lose(f)
 		default:
 			j.metrics.failed(opRead)
 			j.log.Warn("journal cannot read an intent", "exchange_id", f.id, "segment", f.segment, "offset", f.at, "err", err)
 		}
 	}
 	return out
+}
+
+// moved brings f up to date, and reports whether the intent is in another place now.
+func (j *Journal) moved(f *found) bool {
+	j.table.mu.Lock()
+	defer j.table.mu.Unlock()
+	p, open := j.table.open[f.id]
+	if !open || p.segment == f.segment && p.at == f.at {
+		return false
+	}
+	f.place = p
+	return true
 }
 
 // errFrame says that there is no frame where one should be.

@@ -22,8 +22,8 @@ type segment struct {
 	synced int64 // so much of size is known to be on the disk
 	dirty  bool  // it is in writer.dirty
 	listed bool  // the folder is known to name it on the disk
-	// damaged segments are emptied at once and then deleted, but for those whose copy could not be made.
-	damaged, keep bool
+	old    bool  // of an earlier process: to be emptied at once and deleted, since nobody knows how much of it is on the disk
+	keep   bool  // but not deleted: it is damaged, and could not be copied
 }
 
 func (s *segment) close() error {
@@ -43,6 +43,7 @@ type writer struct {
 	ends     []end      // to be written to the beginning of the next segment
 	dirty    []*segment // with bytes that are not known to be on the disk
 	tail     []byte     // the frames in those bytes
+	spare    []byte     // becomes the tail while the disk works on the other
 	written  int64      // bytes of frames ever written; synced counts the same
 	broken   error      // the disk lost what it had been given, and did not take it again
 	refusing bool       // the last append failed

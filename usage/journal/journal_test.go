@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,12 +26,13 @@ import (
 
 // intent returns the n-th intent of a test.
 func intent(n int) Intent {
-	var in Intent
-	binary.BigEndian.PutUint64(in.Exchange[:], uint64(n)*0x9E3779B97F4A7C15)
-	binary.BigEndian.PutUint64(in.Exchange[8:], uint64(n))
-	in.Bytes = int64(n) * 37
-	in.Ticket = fmt.Sprintf("ticket-%d-%s", n, strings.Repeat("x", 80+n%60))
-	return in
+	return Intent{Exchange: exchange(n), Bytes: int64(n) * 37, Ticket: fmt.Sprintf("ticket-%d-%s", n, strings.Repeat("x", 80+n%60))}
+}
+
+func exchange(n int) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9E3779B97F4A7C15)
+	binary.BigEndian.PutUint64(id[8:], uint64(n))
+	return id
 }
 
 func number(id uuid.UUID) int { return int(binary.BigEndian.Uint64(id[8:])) }
@@ -375,5 +377,23 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	})
 	if allocs > 0 { // AllocsPerRun rounds down: what a segment and a sync cost is spread over thousands
 		t.Errorf("got %v allocations for an intent that is appended and settled", allocs)
+	}
+}
+
+func TestMemoryOfAnOpenIntentIsBounded(t *testing.T) {
+	const n = 200_000
+	tb := newTable()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range n {
+		tb.put(intent(i).Exchange, place{segment: 1, at: uint32(i)})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	per := float64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("%.0f bytes for each of %d open intents", per, tb.len())
+	if per > 100 {
+		t.Errorf("an open intent takes %.0f bytes of memory", per)
 	}
 }

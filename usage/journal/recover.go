@@ -91,14 +91,17 @@ func (j *Journal) recover() (Recovered, error) {
 	w := &j.w
 	w.next = max(rd.newest+1, j.head.newest+1, j.head.oldest)
 	for _, s := range rd.segments {
-		if s.obsolete {
+		if s.damaged {
+			s.keep = !j.quarantine(s, rd.damage)
+		}
+		if s.obsolete || s.empty() {
+			if s.keep {
+				continue
+			}
 			if err := j.o.fs.Remove(s.path); err != nil {
 				j.log.Warn("journal segment cannot be deleted", "segment", s.path, "err", err)
 			}
 			continue
-		}
-		if s.damaged {
-			s.keep = !j.quarantine(s, rd.damage)
 		}
 		s.old = true
 		w.segments = append(w.segments, &s.segment)
@@ -165,6 +168,9 @@ type readSegment struct {
 	obsolete bool // left over by a crash while it was deleted
 	frames   [4]int
 }
+
+// empty reports whether there is nothing in the file: it was never begun, or it is not what its name says.
+func (s *readSegment) empty() bool { return s.created.IsZero() && s.frames == [len(s.frames)]int{} }
 
 // reading is what recovery gathers, from the newest segment to the oldest.
 type reading struct {

@@ -2,7 +2,11 @@
 
 package usage
 
-import "github.com/weir-proxy/weir/policy"
+import (
+	"sync"
+
+	"github.com/weir-proxy/weir/policy"
+)
 
 // Until an [Estimator] has learned better, a token is this many bytes. English text has some 4 to a token, other languages fewer; the
 // JSON around it is counted as text. A streamed token comes in an event of its own of 200 to 350 bytes. All lean to too many tokens.
@@ -12,6 +16,10 @@ const (
 	defaultStreamBytes = 200.0
 )
 
+// defaultOutput is how many tokens an answer of which nothing is known is taken to have, until an [Estimator] has seen answers of the same
+// model and operation. Answers of chat models have some 200 to 400 tokens on average.
+const defaultOutput = 500
+
 const (
 	// maxEstimate bounds an estimate: the largest context windows are about that. A picture in a body is megabytes, but few tokens.
 	maxEstimate = 1 << 20
@@ -19,14 +27,15 @@ const (
 	learnFrom = 8
 	// learnRate is the weight of a new record in the moving average: the last 20 or so matter.
 	learnRate = 0.1
-	// maxLearned bounds the memory of an Estimator to about 1 MB.
+	// maxLearned bounds the memory of an Estimator to about 1.5 MB.
 	maxLearned = 8192
 )
 
 // Estimator guesses token counts from byte counts, for answers whose provider gave none. It learns bytes per token from exact records,
-// for each model, operation and way of answering apart; the averages are lost at a restart. It has one owner and no lock.
+// for each model, operation and way of answering apart; the averages are lost at a restart. It may be used by many goroutines at once.
 type Estimator struct {
-	learned map[estimateKey]bytesPerToken
+	mu      sync.Mutex
+	learned map[estimateKey]averages
 }
 
 type estimateKey struct {
@@ -35,12 +44,15 @@ type estimateKey struct {
 	stream    bool
 }
 
-// bytesPerToken are moving averages; zero is not known.
-type bytesPerToken struct{ input, output float64 }
+// averages are moving ones; zero is not known.
+type averages struct {
+	input, output float64 // bytes per token
+	tokens        float64 // of the output, plus one: an answer may have none
+}
 
 // NewEstimator returns an Estimator that has learned nothing.
 func NewEstimator() *Estimator {
-	return &Estimator{learned: make(map[estimateKey]bytesPerToken)}
+	return &Estimator{learned: make(map[estimateKey]averages)}
 }
 
 func keyOf(r *Record) estimateKey {
@@ -52,6 +64,8 @@ func (e *Estimator) Learn(r *Record) {
 	if r.Estimated || r.Status != StatusOK {
 		return
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	key := keyOf(r)
 	ratio, known := e.learned[key]
 	if !known && len(e.learned) >= maxLearned {
@@ -62,6 +76,7 @@ func (e *Estimator) Learn(r *Record) {
 	}
 	ratio.input = average(ratio.input, r.RequestBytes, r.Input)
 	ratio.output = average(ratio.output, r.ResponseBytes, r.Output)
+	ratio.tokens = moved(ratio.tokens, float64(min(r.Output, maxEstimate)+1))
 	e.learned[key] = ratio
 }
 
@@ -69,16 +84,27 @@ func average(old float64, bytes, tokens int64) float64 {
 	if tokens < learnFrom || bytes <= 0 {
 		return old
 	}
-	ratio := max(float64(bytes)/float64(tokens), 0.5)
+	return moved(old, max(float64(bytes)/float64(tokens), 0.5))
+}
+
+// moved is an average that has taken in another value.
+func moved(old, value float64) float64 {
 	if old == 0 {
-		return ratio
+		return value
 	}
-	return old + learnRate*(ratio-old)
+	return old + learnRate*(value-old)
+}
+
+// of returns the averages for exchanges like that of r.
+func (e *Estimator) of(r *Record) averages {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.learned[keyOf(r)]
 }
 
 // Input returns how many tokens the request of r probably had.
 func (e *Estimator) Input(r *Record) int64 {
-	ratio := e.learned[keyOf(r)].input
+	ratio := e.of(r).input
 	if ratio == 0 {
 		ratio = defaultInputBytes
 	}
@@ -90,7 +116,7 @@ func (e *Estimator) Output(r *Record) int64 {
 	if r.Operation == policy.OpEmbeddings {
 		return 0
 	}
-	ratio := e.learned[keyOf(r)].output
+	ratio := e.of(r).output
 	switch {
 	case ratio != 0:
 	case r.Stream:
@@ -99,6 +125,22 @@ func (e *Estimator) Output(r *Record) int64 {
 		ratio = defaultOutputBytes
 	}
 	return estimate(r.ResponseBytes, ratio)
+}
+
+// MeanOutput returns how many tokens an answer to the request of r has on average, for an exchange of whose answer nothing is known: as the
+// answers of its model and operation had, else 500. Embeddings have none.
+func (e *Estimator) MeanOutput(r *Record) int64 {
+	if r.Operation == policy.OpEmbeddings {
+		return 0
+	}
+	like := *r
+	for range 2 {
+		if mean := e.of(&like).tokens; mean != 0 {
+			return estimate(int64(mean), 1) - 1
+		}
+		like.Stream = !like.Stream // the answer is the same, but for its form
+	}
+	return defaultOutput
 }
 
 // estimate rounds up: whatever has a byte has a token.

@@ -52,6 +52,21 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	return r
 }
 
+// NewUnresolved makes the row of an exchange that was admitted and of whose end nothing is known; bytes is the size of its request. Its
+// tokens are estimates by e, as if the first of its channels had answered in full: most exchanges do reach their end.
+func NewUnresolved(t *policy.Ticket, bytes int64, e *Estimator) Record {
+	r := Record{
+		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key, Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
+		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1,
+	}
+	if len(t.Choices) > 0 {
+		r.Channel = t.Choices[0].Channel
+		r.UpstreamModel = storable(t.Choices[0].Upstream)
+	}
+	r.Input, r.Output = e.Input(&r), e.MeanOutput(&r)
+	return r
+}
+
 func success(status int) bool { return status >= 200 && status < 300 }
 
 // ending is how Envoy saw an exchange end.

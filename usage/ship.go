@@ -33,7 +33,9 @@ type Options struct {
 	// behind the book's position come again. It must return quickly. May be nil.
 	OnAttempt func(Attempt)
 
-	Spool *Spool // says which logs may be deleted; nil: none
+	Spool     *Spool     // says which logs may be deleted; nil: none
+	Intents   *Intents   // told what becomes of exchanges; nil: nobody
+	Estimator *Estimator // nil: one of its own
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
@@ -64,6 +66,9 @@ func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Estimator == nil {
+		o.Estimator = NewEstimator()
+	}
 }
 
 // Shipper follows the logs in a directory and posts what they tell to a [Book]: every exchange once, in the order of its log.
@@ -87,9 +92,11 @@ type Shipper struct {
 	live     map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
 	warned   map[string]string // the last complaint about a path that cannot be opened
 	draining bool
+	blind    bool    // the last look did not see everything
 	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer
 
-	logs atomic.Pointer[[]Log]
+	logs    atomic.Pointer[[]Log]
+	drained atomic.Pointer[time.Time]
 }
 
 // Log is the state of a log that a [Shipper] follows.
@@ -109,7 +116,7 @@ type Log struct {
 func NewShipper(o Options) *Shipper {
 	o.setDefaults()
 	return &Shipper{
-		o: o, log: o.Logger.With("dir", o.Dir), metrics: newMetrics(o.Registerer), guess: NewEstimator(), warned: make(map[string]string),
+		o: o, log: o.Logger.With("dir", o.Dir), metrics: newMetrics(o.Registerer), guess: o.Estimator, warned: make(map[string]string),
 		live: make(map[string]bool),
 	}
 }
@@ -199,6 +206,23 @@ func (s *Shipper) Drained() bool {
 		}
 	}
 	return true
+}
+
+// DrainedAt returns the time of the last look if everything that was whole in the logs by then is in the book, else zero. It may be called
+// from any goroutine.
+func (s *Shipper) DrainedAt() time.Time {
+	if at := s.drained.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
+
+// noteDrained lets others see whether everything that a look at the time now found is in the book.
+func (s *Shipper) noteDrained(now time.Time) {
+	if s.blind || !s.Drained() {
+		now = time.Time{}
+	}
+	s.drained.Store(&now)
 }
 
 // publish lets others see the state of the logs.

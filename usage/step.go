@@ -34,6 +34,7 @@ func (s *Shipper) step(ctx context.Context, now time.Time) (busy bool) {
 	}
 	s.files = slices.DeleteFunc(s.files, s.release)
 	s.publish()
+	s.noteDrained(now)
 	return busy
 }
 
@@ -41,7 +42,7 @@ func (s *Shipper) step(ctx context.Context, now time.Time) (busy bool) {
 func (s *Shipper) look() {
 	entries, err := os.ReadDir(s.o.Dir)
 	s.complain(s.o.Dir, err)
-	if err != nil {
+	if s.blind = err != nil; s.blind {
 		return // not a reason to believe that logs were deleted
 	}
 	found := make(map[*logFile]bool, len(s.files))
@@ -54,6 +55,7 @@ func (s *Shipper) look() {
 		s.live[name.stem] = s.live[name.stem] || name.active
 		path := filepath.Join(s.o.Dir, e.Name())
 		f, err := s.follow(path)
+		s.blind = s.blind || err != nil
 		s.complain(path, err)
 		if f != nil {
 			found[f] = true
@@ -230,6 +232,7 @@ func (s *Shipper) place(ctx context.Context, f *logFile) error {
 	}
 	if pos == f.batch.To && f.pending() {
 		s.metrics.posted(f.batch.Records) // the answer to Post was lost, not the batch
+		s.o.Intents.posted(f.batch.Records)
 	}
 	if before := f.batch.From; pos < before {
 		s.metrics.setBack.Inc()
@@ -255,6 +258,7 @@ func (s *Shipper) post(ctx context.Context, f *logFile) error {
 	switch {
 	case err == nil:
 		s.metrics.posted(f.batch.Records)
+		s.o.Intents.posted(f.batch.Records)
 		f.posted()
 		f.retry = backoff{}
 		return nil
@@ -315,6 +319,9 @@ func (s *Shipper) line(f *logFile, l physicalLine, now time.Time) {
 // take takes in one line that ends at the offset end.
 func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 	if l.Kind == KindExchange && !l.Final() {
+		if t, err := policy.ParseTicket(l.Ticket); err == nil {
+			s.o.Intents.alive(t.Exchange)
+		}
 		return nil
 	}
 	fresh := end > f.seen
@@ -329,6 +336,7 @@ func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 		return err
 	}
 	if l.Kind == KindAttempt {
+		s.o.Intents.alive(t.Exchange)
 		if fresh {
 			s.o.OnAttempt(NewAttempt(l, t, now))
 		}

@@ -195,8 +195,10 @@ func (j *Journal) Settle(ids ...uuid.UUID) int {
 	return len(ours)
 }
 
-// Renew notes that an exchange still lives. It reports whether its intent is open.
-func (j *Journal) Renew(id uuid.UUID) bool { return j.table.renew(id, j.since(time.Now())) }
+// Renew notes that an exchange still lives, if it was last seen at the time since or later. It reports whether that is so.
+func (j *Journal) Renew(id uuid.UUID, since time.Time) bool {
+	return j.table.renew(id, j.since(since), j.since(time.Now()))
+}
 
 // Quiet returns up to limit open intents that were appended, recovered and last renewed before a time, in no order. An intent whose frame
 // can no longer be read from the disk is reported as [Damage] in the log, and is no longer open.

@@ -184,7 +184,7 @@ func TestQuietIntentsAreThoseWithoutASignOfLife(t *testing.T) {
 		mustAppend(t, j, 3, 5)
 		middle := time.Now()
 		time.Sleep(time.Minute)
-		if !j.Renew(intent(1).Exchange) || j.Renew(uuid.Max) {
+		if !j.Renew(intent(1).Exchange, time.Time{}) || j.Renew(uuid.Max, time.Time{}) || j.Renew(intent(2).Exchange, middle) {
 			t.Error("Renew does not know what is open")
 		}
 		got := make(map[int]bool)
@@ -283,7 +283,7 @@ func TestAFewLongExchangesDoNotKeepManySegments(t *testing.T) {
 		want(t, j, long...)
 		renewed := time.Now()
 		time.Sleep(time.Second)
-		j.Renew(intent(50).Exchange)
+		j.Renew(intent(50).Exchange, time.Time{})
 		if got := len(j.Quiet(renewed, 100)); got != len(long)-1 {
 			t.Errorf("%d are quiet, want %d", got, len(long)-1)
 		}

@@ -73,12 +73,12 @@ func (t *table) has(id uuid.UUID, segment uint32, at int64) (place, bool) {
 	return p, ok && p.segment == segment && int64(p.at) == at
 }
 
-// renew notes a sign of life.
-func (t *table) renew(id uuid.UUID, now time.Duration) bool {
+// renew notes a sign of life of what was last seen at a time or later.
+func (t *table) renew(id uuid.UUID, since, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, ok := t.open[id]
-	if ok {
+	if ok = ok && p.seen >= since; ok {
 		p.seen = max(p.seen, now)
 		t.open[id] = p
 	}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package usage
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage/journal"
+)
+
+// Resolver is where exchanges end that no line tells the end of. Calls come from one goroutine.
+type Resolver interface {
+	// Resolve writes the records, all of [StatusUnresolved], or none of them. An exchange that has a row already, whoever wrote it, is left
+	// as it is; so Resolve may be called again with the same records after any error. When a line of such an exchange is posted later after
+	// all, the row that it makes takes the place of the unresolved one.
+	Resolve(ctx context.Context, records []Record) error
+}
+
+// Defaults of [IntentOptions].
+const (
+	DefaultLease        = 5 * time.Minute
+	defaultResolveBatch = 500
+)
+
+// goneGrace is how long after Envoy's end what it had written may take to be seen.
+const goneGrace = 2 * time.Second
+
+// IntentOptions are what [Intents] need.
+type IntentOptions struct {
+	Journal   *journal.Journal
+	Book      Resolver
+	Estimator *Estimator // shared with the Shipper, whose records teach it; nil: one that learns nothing
+
+	// Lease is how long an exchange may show no sign of life until it is given up. It must be longer than Envoy takes between two lines of
+	// a stream. Zero means DefaultLease.
+	Lease time.Duration
+
+	Logger     *slog.Logger          // nil discards
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// Intents see to it that an exchange that was admitted gets a row even if no line ever tells its end: because Envoy died, or the disk of
+// the log was full.
+//
+//	admitted ──▶ open ──line posted by the Shipper────────────────────────▶ settled
+//	              │ ▲
+//	              │ └── line of a stream that lives: a new lease
+//	              └──── lease over, logs read and posted to their end ──▶ Resolver ──▶ settled
+//
+// A lease is measured by the monotonic clock, and begins anew when the process does: then its lines may be waiting in the log. An exchange
+// whose line another processor posts is found in the book when its lease ends here.
+type Intents struct {
+	o       IntentOptions
+	log     *slog.Logger
+	metrics intentMetrics
+	every   time.Duration // between two looks
+
+	mu   sync.Mutex
+	gone time.Time // no Envoy of then lives any more; zero: all is well
+
+	ids   []uuid.UUID // of a batch that was posted; owned by the Shipper
+	batch int         // how many to resolve at once; owned by Run, as is retry
+	retry backoff
+}
+
+type intentMetrics struct {
+	unresolved prometheus.Counter
+	failures   prometheus.Counter
+	malformed  prometheus.Counter
+}
+
+// NewIntents returns intents. Until Run is called none is resolved.
+func NewIntents(o IntentOptions) *Intents {
+	o.Lease = cmp.Or(o.Lease, DefaultLease)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Estimator == nil {
+		o.Estimator = NewEstimator()
+	}
+	f := promauto.With(o.Registerer)
+	return &Intents{
+		o: o, log: o.Logger, batch: defaultResolveBatch,
+		every: min(max(o.Lease/20, 50*time.Millisecond), 5*time.Second),
+		metrics: intentMetrics{
+			unresolved: f.NewCounter(prometheus.CounterOpts{
+				Name: "weir_usage_unresolved_total", Help: "Exchanges that were given up, because no line of the access log told their end in time. Those " +
+					"whose line another processor had posted are among them; they keep the row that they have.",
+			}),
+			failures: f.NewCounter(prometheus.CounterOpts{
+				Name: "weir_usage_resolve_failures_total", Help: "Failures to write rows of exchanges that were given up, each followed by another attempt.",
+			}),
+			malformed: f.NewCounter(prometheus.CounterOpts{
+				Name: "weir_usage_malformed_intents_total", Help: "Intents without a ticket that can be read. They make no row; the log names each.",
+			}),
+		},
+	}
+}
+
+// Admitted notes an exchange before Envoy is told to let it through. With an error it must be refused, since its usage could be lost. It may
+// be called by many goroutines at once; it waits for the disk only if the journal is to.
+func (in *Intents) Admitted(a *policy.Admission, bodyBytes int) error {
+	return in.o.Journal.Append(journal.Intent{Exchange: a.Exchange, Ticket: a.Ticket, Bytes: int64(bodyBytes)})
+}
+
+// EnvoyGone tells that no Envoy of now lives any more: what was admitted until now can have no other lines than those that are written
+// already. So the leases of these exchanges end as soon as the logs are read, instead of minutes later.
+func (in *Intents) EnvoyGone() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.gone = time.Now()
+}
+
+func (in *Intents) goneAt() time.Time {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.gone
+}
+
+// swept forgets that Envoy was gone, unless it was once more.
+func (in *Intents) swept(gone time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.gone.Equal(gone) {
+		in.gone = time.Time{}
+	}
+}
+
+// posted settles the exchanges of records that are in the book. The methods that the Shipper calls do nothing without intents.
+func (in *Intents) posted(records []Record) {
+	if in == nil || len(records) == 0 {
+		return
+	}
+	in.ids = in.ids[:0]
+	for i := range records {
+		in.ids = append(in.ids, records[i].Exchange)
+	}
+	in.o.Journal.Settle(in.ids...)
+}
+
+// alive renews the lease of an exchange, unless its Envoy is dead: its last words may be read only now.
+func (in *Intents) alive(exchange uuid.UUID) {
+	if in != nil {
+		in.o.Journal.Renew(exchange, in.goneAt())
+	}
+}
+
+// Run resolves the exchanges whose lease is over, until ctx ends. Drained returns as of when everything in the logs was read and is in the
+// book, zero while that is not so: [Shipper.DrainedAt], or the earliest of several. Call it once.
+func (in *Intents) Run(ctx context.Context, drained func() time.Time) error {
+	tick := time.NewTicker(in.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			in.resolve(ctx, drained())
+		}
+	}
+}
+
+// resolve gives up what showed no sign of life in all that was written until the time at.
+func (in *Intents) resolve(ctx context.Context, at time.Time) {
+	if at.IsZero() || time.Now().Before(in.retry.at) {
+		return
+	}
+	before := at.Add(-in.o.Lease)
+	gone := in.goneAt()
+	sweep := !gone.IsZero() && !at.Before(gone.Add(goneGrace))
+	if sweep && gone.After(before) {
+		before = gone
+	}
+	for ctx.Err() == nil {
+		quiet := in.o.Journal.Quiet(before, in.batch)
+		if len(quiet) == 0 {
+			if sweep {
+				in.swept(gone)
+			}
+			return
+		}
+		if !in.giveUp(ctx, quiet) {
+			return
+		}
+	}
+}
+
+// resolveTimeout bounds one call of the book.
+const resolveTimeout = 30 * time.Second
+
+// giveUp resolves intents, and reports whether that succeeded.
+func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
+	records := make([]Record, 0, len(quiet))
+	ids := make([]uuid.UUID, 0, len(quiet))
+	for _, q := range quiet {
+		ids = append(ids, q.Exchange)
+		t, err := policy.ParseTicket(q.Ticket)
+		if err != nil || t.Exchange != q.Exchange {
+			in.metrics.malformed.Inc()
+			in.log.Error("intent has no ticket that can be read, and makes no row", "exchange_id", q.Exchange, "ticket", q.Ticket, "err", err)
+			continue
+		}
+		records = append(records, NewUnresolved(t, q.Bytes, in.o.Estimator))
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	if len(records) > 0 {
+		if err := in.o.Book.Resolve(ctx, records); err != nil {
+			in.metrics.failures.Inc()
+			wait := in.retry.fail(time.Now(), 100*time.Millisecond, 5*time.Second)
+			in.batch = max(len(quiet)/2, 1)           // one that the book refuses must not hold up the others for good
+			if n := in.retry.failures; n&(n-1) == 0 { // an outage of hours is told of less and less often
+				in.log.Error("exchanges without a line cannot be resolved yet", "exchanges", len(records), "failures", n, "retry_in", wait, "err", err)
+			}
+			return false
+		}
+	}
+	in.retry, in.batch = backoff{}, min(2*in.batch, defaultResolveBatch)
+	in.metrics.unresolved.Add(float64(len(records)))
+	in.log.Warn("exchanges were given up: no line told their end", "exchanges", len(records), "first_exchange_id", ids[0])
+	in.o.Journal.Settle(ids...)
+	return true
+}

@@ -23,16 +23,21 @@ type Options struct {
 	Logger     *slog.Logger          // nil means no logs
 	Registerer prometheus.Registerer // nil means that the metrics are not exposed
 	Clock      func() time.Time      // for durations; nil means time.Now
+
+	// Admitted is told of every admission, with the size of the client's body, before Envoy is. With an error the request is refused as
+	// unavailable. It is called by many goroutines at once, and every request waits for it. Nil admits all.
+	Admitted func(a *policy.Admission, bodyBytes int) error
 }
 
 // Server implements Envoy's external processor over an engine.
 type Server struct {
 	extprocv3.UnimplementedExternalProcessorServer
 
-	engine  *policy.Engine
-	log     *slog.Logger
-	metrics *metrics
-	clock   func() time.Time
+	engine   *policy.Engine
+	log      *slog.Logger
+	metrics  *metrics
+	clock    func() time.Time
+	admitted func(*policy.Admission, int) error
 }
 
 var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
@@ -40,12 +45,15 @@ var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
 // New returns a server, to be registered with extprocv3.RegisterExternalProcessorServer. It panics if a metric of its names is
 // registered already.
 func New(o Options) *Server {
-	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock}
+	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.clock == nil {
 		s.clock = time.Now //nolint:forbidigo // the one place where the clock's default is named
+	}
+	if s.admitted == nil {
+		s.admitted = func(*policy.Admission, int) error { return nil }
 	}
 	return s
 }
@@ -109,7 +117,8 @@ func (s *Server) timed(ctx context.Context, x *session, m *extprocv3.ProcessingR
 				slog.String("exchange_id", x.id()))
 		}
 		if done && s.log.Enabled(ctx, slog.LevelDebug) {
-			s.log.LogAttrs(ctx, slog.LevelDebug, "decided", slog.String("exchange_id", x.id()), slog.String("code", x.code))
+			s.log.LogAttrs(ctx, slog.LevelDebug, "decided", slog.String("exchange_id", x.id()), slog.String("code", x.code),
+				slog.Any("err", x.err))
 		}
 	}()
 	return x.step(m)

@@ -23,10 +23,11 @@ type session struct {
 	buffered bool             // Envoy has said that it collects the body and sends it in one message
 	code     string           // of the refusal, for the log; empty otherwise
 	fault    string           // what is wrong with Envoy's configuration, for the log; empty otherwise
+	err      error            // why an admission was not noted, for the log
 }
 
 // step takes one message of Envoy and returns the answer, and whether the session is over; then it must not be called again.
-// It does no input or output. A nil answer is none at all.
+// It does no input or output, but for what [Options].Admitted does. A nil answer is none at all.
 func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
 	if m.GetObservabilityMode() {
 		return nil, true // Envoy reads no answers: there is nothing to decide
@@ -82,8 +83,12 @@ func (x *session) admit(body []byte) *extprocv3.ProcessingResponse {
 	if denial != nil {
 		return x.refuse(denial)
 	}
+	answer := admissionResponse(admission)
+	if x.err = x.server.admitted(admission, len(body)); x.err != nil {
+		return x.refuse(policy.Unavailable())
+	}
 	x.server.metrics.admitted.Inc()
-	return admissionResponse(admission)
+	return answer
 }
 
 // misconfigured refuses a request that Envoy does not bring as this package needs it.

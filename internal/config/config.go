@@ -28,6 +28,7 @@ type Config struct {
 	Processor Processor  `yaml:"processor"`
 	Envoy     Envoy      `yaml:"envoy"`
 	Admin     Admin      `yaml:"admin"`
+	Journal   Journal    `yaml:"journal"`
 	Usage     Usage      `yaml:"usage"`
 	Database  Database   `yaml:"database"`
 
@@ -73,10 +74,26 @@ type Admin struct {
 	Token  Secret `yaml:"token"`  // the bearer token of the API
 }
 
+// Durability says what the note of an admitted exchange outlives before its request goes on.
+type Durability string
+
+// The values of journal.durability.
+const (
+	Async Durability = "async" // the process; power loss only after journal.sync_interval
+	Fsync Durability = "fsync" // power loss: each request waits for the disk, together with those that arrive in the meantime
+)
+
+// Journal says how admitted exchanges are noted, so that none is forgotten.
+type Journal struct {
+	SyncInterval time.Duration `yaml:"sync_interval"` // from a note to its sync, which nobody waits for
+	Durability   Durability    `yaml:"durability"`
+}
+
 // Usage says how rows of usage are shipped to Postgres.
 type Usage struct {
 	BatchRows     int           `yaml:"batch_rows"`     // at most this many in one transaction
 	BatchInterval time.Duration `yaml:"batch_interval"` // a row waits no longer than this for its batch to fill
+	Lease         time.Duration `yaml:"lease"`          // without a sign of life for so long, an exchange gets a row that says unresolved
 	Retention     time.Duration `yaml:"retention"`      // how long rows are kept, in whole days; 0 means for ever. Sums and balances stay
 	Log           UsageLog      `yaml:"log"`
 }
@@ -110,10 +127,11 @@ func Default() Config {
 			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
-		Envoy: Envoy{Admin: "127.0.0.1:10002"},
-		Admin: Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
+		Envoy:   Envoy{Admin: "127.0.0.1:10002"},
+		Admin:   Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
+		Journal: Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{
-			BatchRows: 5000, BatchInterval: 250 * time.Millisecond,
+			BatchRows: 5000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},

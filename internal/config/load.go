@@ -189,6 +189,12 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 			return
 		}
 		*p = v
+	case *Durability:
+		if v := Durability(text); v == Async || v == Fsync {
+			*p = v
+			return
+		}
+		d.at(n, key, "must be async or fsync")
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:

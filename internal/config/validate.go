@@ -55,8 +55,10 @@ const (
 	maxConns     = 1000
 	minRetention = 31 * 24 * time.Hour
 	maxWorkers   = 1024
-	minRotate    = 1 << 16 // bytes; a smaller log holds no more than a few lines
-	maxVolume    = 1 << 50 // bytes
+	// What is not synced is held in memory, too.
+	maxSyncInterval = 10 * time.Second
+	minRotate       = 1 << 16 // bytes; a smaller log holds no more than a few lines
+	maxVolume       = 1 << 50 // bytes
 )
 
 // Validate reports every value that cannot work, as an [*Error]. Secrets are checked by [Config.ValidateSecrets], because not every
@@ -75,8 +77,10 @@ func (c Config) Validate() error {
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
 	v.address("admin.listen", c.Admin.Listen)
 	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
+	v.journal(c.Journal)
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
 	v.positive("usage.batch_interval", c.Usage.BatchInterval)
+	v.positive("usage.lease", c.Usage.Lease)
 	// Within a month a log may come back from a copy: its exchanges must be found in weir.usage, or they would be counted again.
 	if keep := c.Usage.Retention; keep != 0 && keep < minRetention {
 		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)
@@ -135,6 +139,15 @@ func (v *validator) within(key string, n, low, high int64) {
 func (v *validator) positive(key string, d time.Duration) {
 	if d <= 0 {
 		v.add(key, "must be more than 0s, not %s", d)
+	}
+}
+
+func (v *validator) journal(j Journal) {
+	if j.SyncInterval <= 0 || j.SyncInterval > maxSyncInterval {
+		v.add("journal.sync_interval", "must be more than 0s and at most %s, not %s", maxSyncInterval, j.SyncInterval)
+	}
+	if j.Durability != Async && j.Durability != Fsync {
+		v.add("journal.durability", "must be %s or %s", Async, Fsync)
 	}
 }
 

@@ -91,7 +91,7 @@ func New(p Programs) *cobra.Command {
 		Long: `Weir is a gateway for language-model APIs: Envoy moves the bytes, a processor decides, Postgres keeps the books.
 
 "weir dev" runs all of it on this machine. "weir serve" and "weir envoy" are the same in production.
-The other commands administer a running Weir over its admin REST API.`,
+The others administer a running Weir over its admin REST API, or look into files that a processor has left.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -100,6 +100,7 @@ The other commands administer a running Weir over its admin REST API.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Programs:"},
 		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
+		&cobra.Group{ID: groupFiles, Title: "Files of a processor:"},
 	)
 	for _, c := range []*cobra.Command{devCommand(p), serveCommand(p), envoyCommand(p), fakeCommand(p)} {
 		c.GroupID = groupRun
@@ -109,6 +110,10 @@ The other commands administer a running Weir over its admin REST API.`,
 		c.GroupID = groupAdmin
 		c.PersistentFlags().String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
 		c.PersistentFlags().String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{journalCommand(), logCommand()} {
+		c.GroupID = groupFiles
 		root.AddCommand(c)
 	}
 	root.AddCommand(versionCommand(p.Version))
@@ -121,6 +126,7 @@ The other commands administer a running Weir over its admin REST API.`,
 const (
 	groupRun   = "run"
 	groupAdmin = "admin"
+	groupFiles = "files"
 )
 
 // finish makes cobra keep to our rules in every command: mistakes are a *usageError, and a command that only groups others wants one.

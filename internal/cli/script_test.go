@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/weir-proxy/weir/internal/admin/admintest"
@@ -24,6 +26,7 @@ import (
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
+	"github.com/weir-proxy/weir/usage/journal"
 )
 
 func TestMain(m *testing.M) {
@@ -86,8 +89,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"used":   used,
-			"status": status,
+			"used":    used,
+			"status":  status,
+			"journal": keepJournal,
+			"damage":  damage,
 		},
 	})
 }
@@ -116,6 +121,39 @@ func used(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(admintest.PostUsage(ctx, s, records...))
+}
+
+// journal DIR makes a journal of three exchanges, the first of which is settled.
+func keepJournal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: journal DIR")
+	}
+	j, _, err := journal.Open(ts.MkAbs(args[0]), journal.Options{})
+	ts.Check(err)
+	for n := range 3 {
+		t := policy.Ticket{
+			Exchange: uuid.MustParse(fmt.Sprintf("0190163d-8694-739b-aea5-00000000000%d", n)), Tenant: 1, Key: 2, Operation: policy.OpChat,
+			Stream: n == 1, Model: "gpt-4o\x1b[31m", Choices: []policy.Choice{{Channel: 7}},
+		}
+		ts.Check(j.Append(journal.Intent{Exchange: t.Exchange, Ticket: t.String(), Bytes: int64(100 + n)}))
+		if n == 0 {
+			j.Settle(t.Exchange)
+		}
+	}
+	ts.Check(j.Close())
+}
+
+// damage FILE turns a bit in the middle of a file, whose name may be a pattern.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	files, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if neg || len(args) != 1 || len(files) != 1 {
+		ts.Fatalf("usage: damage FILE, of which there is one")
+	}
+	b, err := os.ReadFile(files[0])
+	ts.Check(err)
+	b[len(b)/2] ^= 4
+	ts.Check(os.WriteFile(files[0], b, 0o600))
 }
 
 // status N COMMAND runs a command that must exit with status N.

@@ -18,22 +18,26 @@ type layer struct {
 
 // layers has every package that is built into a program. Tests may import more: they put real parts together.
 var layers = map[string]layer{
-	"policy":   {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
-	"usage":    {[]string{"policy"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
-	"extproc":  {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
-	"envoy":    {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
-	"cmd/weir": {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
+	"policy":        {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
+	"usage":         {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
+	"extproc":       {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
+	"envoy":         {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"usage/journal": {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
+	"cmd/weir":      {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/postgres",
-			"internal/store", "internal/version",
+			"internal/store", "internal/version", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
 	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
 	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/store", "internal/postgres/pgtest"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
-	"internal/cli":             {[]string{"internal/admin", "internal/config", "internal/store"}, "the commands speak to the API as any other client does; the store is there for its types"},
+	"internal/cli": {
+		[]string{"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/store"},
+		"the commands speak to the API as any other client does, or read files; the store is there for its types",
+	},
 	"internal/config":          {nil, "what a process is told must not depend on what it does with it"},
 	"internal/fake":            {nil, "a provider that shares code with the gateway would share its mistakes"},
 	"internal/jsonscan":        {nil, "it reads bytes"},
@@ -110,7 +114,7 @@ var libraries = map[string]library{
 	"github.com/pressly/goose/v3":            {[]string{"internal/store"}, "migrations are the store's"},
 	"github.com/spf13/cobra":                 {[]string{"internal/cli", "internal/layering"}, "only the command line parses a command line"},
 	"github.com/goccy/go-yaml":               {[]string{"internal/config"}, "only weir.yaml is YAML"},
-	"github.com/prometheus/client_golang":    {[]string{"extproc", "usage", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
+	"github.com/prometheus/client_golang":    {[]string{"extproc", "usage", "usage/journal", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                 {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
 	"golang.org/x/sync":                      {[]string{"internal/*", "test/*"}, "the domain starts no goroutines"},
 	"github.com/google/go-cmp":               {nil, "it panics on what it does not understand: tests alone"},

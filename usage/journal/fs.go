@@ -16,12 +16,16 @@ var ErrLocked = errors.New("the journal is in use by another process")
 
 // fileSystem is what a journal needs of a disk. Tests put one in its place that fails.
 type fileSystem interface {
+	folders
 	// Open opens a file in the way that mode says.
 	Open(path string, mode mode) (file, error)
-	// List returns the names of the files in a folder.
-	List(dir string) ([]string, error)
 	// Remove deletes a file.
 	Remove(path string) error
+}
+
+type folders interface {
+	// List returns the names of the files in a folder.
+	List(dir string) ([]string, error)
 	// SyncDir makes the folder's list of files durable.
 	SyncDir(dir string) error
 	// Lock makes the folder if need be and keeps others out of it until it is closed. The error wraps ErrLocked when somebody is in.

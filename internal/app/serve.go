@@ -43,6 +43,7 @@ type processor struct {
 	registry  *prometheus.Registry
 	spool     *usage.Spool
 	seen      seen
+	books     books
 }
 
 // The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
@@ -96,6 +97,10 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
 	p.xds = envoy.NewServer(gateway(cfg), log)
+	if err := p.openBooks(); err != nil {
+		return err
+	}
+	defer p.closeBooks()
 	return p.run(ctx)
 }
 
@@ -123,6 +128,7 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.account(ctx) })
 	group.Go(func() error { return p.spool.Run(ctx) })
+	group.Go(func() error { return p.resolve(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -139,7 +145,9 @@ func (p *processor) decide(ctx context.Context) error {
 		return err
 	}
 	server := grpc.NewServer(extproc.ServerOptions(p.cfg.Gateway.MaxBodyBytes)...)
-	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{Engine: p.engine, Logger: p.log, Registerer: p.registry}))
+	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{
+		Engine: p.engine, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
+	}))
 	p.xds.Register(ctx, server)
 	stop := context.AfterFunc(ctx, func() {
 		// Discovery streams end with ctx; a decision takes microseconds. What is left after a second is not worth waiting for.
@@ -205,27 +213,6 @@ func (p *processor) administer(ctx context.Context) error {
 		return fmt.Errorf("serve the admin API: %w", err)
 	}
 	return nil
-}
-
-// lastLines is how long after the last decision its line may take to reach the disk, when the exchange itself was short.
-const lastLines = 3 * envoy.LogFlush
-
-// account reads Envoy's access log and ships it, also for a moment after ctx has ended. What ends later stays in the log for the next
-// processor.
-func (p *processor) account(parent context.Context) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
-	defer cancel()
-	defer context.AfterFunc(parent, func() { time.AfterFunc(lastLines, cancel) })()
-	return usage.NewShipper(usage.Options{
-		Dir:           p.cfg.Envoy.LogDir,
-		Book:          p.store,
-		BatchRows:     p.cfg.Usage.BatchRows,
-		BatchInterval: p.cfg.Usage.BatchInterval,
-		OnAttempt:     p.attempt,
-		Spool:         p.spool,
-		Logger:        p.log,
-		Registerer:    p.registry,
-	}).Run(ctx)
 }
 
 // attempt tells the engine of a channel that failed, as of when it did: an old log says nothing of a channel today.

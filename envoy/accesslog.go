@@ -17,6 +17,7 @@ import (
 var (
 	exchangeLine = map[string]string{
 		"kind":       "exchange",
+		"exchange":   "%DYNAMIC_METADATA(weir:exchange)%",
 		"ticket":     "%DYNAMIC_METADATA(weir:ticket)%",
 		"usage":      "%DYNAMIC_METADATA(weir.usage:last)%",
 		"cluster":    "%UPSTREAM_CLUSTER%",
@@ -43,13 +44,13 @@ var (
 	}
 )
 
-// admitted lets only exchanges through that carry a ticket: a refusal is no row.
-func admitted() *accesslogv3.AccessLogFilter {
+// known lets only exchanges through whose metadata has a member.
+func known(member string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
 		MetadataFilter: &accesslogv3.MetadataFilter{
 			Matcher: &matcherv3.MetadataMatcher{
 				Filter: "weir",
-				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: "ticket"}}},
+				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: member}}},
 				Value:  &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}},
 			},
 			MatchIfKeyNotFound: wrapperspb.Bool(false),
@@ -57,20 +58,40 @@ func admitted() *accesslogv3.AccessLogFilter {
 	}}
 }
 
+// admitted lets only exchanges through that carry a ticket: a refusal is no row.
+func admitted() *accesslogv3.AccessLogFilter { return known("ticket") }
+
+// ended lets also those exchanges through whose decision may have been made, and did not reach Envoy: because the client left (status 0),
+// or because the processor died. The processor has noted them as admitted, and learns from the line that they are not.
+func ended() *accesslogv3.AccessLogFilter {
+	return anyOf(admitted(), allOf(known("exchange"), anyOf(
+		status(accesslogv3.ComparisonFilter_EQ, 0, "weir.exchange.log_status"),
+		status(accesslogv3.ComparisonFilter_GE, 500, "weir.exchange.log_from_status"),
+	)))
+}
+
+func status(op accesslogv3.ComparisonFilter_Op, value uint32, key string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+			Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: value, RuntimeKey: key}},
+		},
+	}}
+}
+
+func anyOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{Filters: filters}}}
+}
+
+func allOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: filters}}}
+}
+
 // failed lets only attempts through that a channel's health should know of.
 func failed() *accesslogv3.AccessLogFilter {
-	or := &accesslogv3.OrFilter{Filters: []*accesslogv3.AccessLogFilter{
-		{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
-			Comparison: &accesslogv3.ComparisonFilter{
-				Op:    accesslogv3.ComparisonFilter_GE,
-				Value: &corev3.RuntimeUInt32{DefaultValue: 400, RuntimeKey: "weir.attempt.log_from_status"},
-			},
-		}}},
-		{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
-	}}
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
-		Filters: []*accesslogv3.AccessLogFilter{admitted(), {FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: or}}},
-	}}}
+	return allOf(admitted(), anyOf(
+		status(accesslogv3.ComparisonFilter_GE, 400, "weir.attempt.log_from_status"),
+		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
+	))
 }
 
 func fileLog(path string, line map[string]string, filter *accesslogv3.AccessLogFilter) (*accesslogv3.AccessLog, error) {

@@ -94,7 +94,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := fileLog(g.LogFile, exchangeLine, admitted())
+	log, err := fileLog(g.LogFile, exchangeLine, ended())
 	if err != nil {
 		return nil, err
 	}

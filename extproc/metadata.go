@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/weir-proxy/weir/policy"
@@ -14,9 +15,12 @@ import (
 
 // Namespaces of the dynamic metadata. Envoy's configuration refers to them.
 const (
-	Namespace    = "weir"     // priority_groups, ticket, model
+	Namespace    = "weir"     // exchange; then priority_groups, ticket, model
 	TapNamespace = "weir.tap" // what the filter on the response needs: id, strip
 )
+
+// dynamicMetadata is the number of the field in ProcessingResponse.
+const dynamicMetadata = 8
 
 // admissionMetadata encodes the dynamic metadata of an admission as the wire form of ProcessingResponse's field dynamic_metadata:
 //
@@ -32,7 +36,6 @@ const (
 // far the dearest part of a decision (BenchmarkMetadata has both). So the bytes are written directly; a test compares them with what
 // structpb makes.
 func admissionMetadata(a *policy.Admission) []byte {
-	const dynamicMetadata = 8 // number of the field in ProcessingResponse
 	w := wire{b: make([]byte, 0, 512)}
 	w.nest(dynamicMetadata, func() {
 		w.member(Namespace, func() {
@@ -48,6 +51,22 @@ func admissionMetadata(a *policy.Admission) []byte {
 				if a.StripUsage {
 					w.member("strip", func() { w.truth(true) })
 				}
+			})
+		})
+	})
+	return w.b
+}
+
+// exchangeMetadata encodes the dynamic metadata of an exchange that nothing is decided on yet, in the same form:
+//
+//	weir:
+//	  exchange: <exchange id>
+func exchangeMetadata(id uuid.UUID) []byte {
+	w := wire{b: make([]byte, 0, 80)}
+	w.nest(dynamicMetadata, func() {
+		w.member(Namespace, func() {
+			w.object(func() {
+				w.member("exchange", func() { w.text(id.String()) })
 			})
 		})
 	})

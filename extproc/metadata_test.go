@@ -111,3 +111,19 @@ func BenchmarkMetadata(b *testing.B) {
 		}
 	})
 }
+
+func TestExchangeIsNamedBeforeItIsDecidedOn(t *testing.T) {
+	t.Parallel()
+	id := uuid.MustParse("01a400f6-3600-7510-9dce-c3ad077dec6c")
+	want, err := structpb.NewStruct(map[string]any{"weir": map[string]any{"exchange": id.String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := received(t, continueResponse(id))
+	if d := cmp.Diff(got.GetDynamicMetadata(), want, protocmp.Transform()); d != "" {
+		t.Errorf("(-got +want):\n%s", d)
+	}
+	if got.GetRequestHeaders() == nil {
+		t.Errorf("got %v, which does not answer headers", got)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/policy"
 )
@@ -19,9 +20,15 @@ const (
 	DetailsReply  = "weir_reply"  // answered by the gateway itself, as GET /v1/models is
 )
 
-// continueResponse lets Envoy go on to the body. It is shared by all streams and never changed.
-var continueResponse = &extprocv3.ProcessingResponse{
-	Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}},
+// continuing is the part of the answer to headers that all share; it is never changed.
+var continuing = &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}
+
+// continueResponse lets Envoy go on to the body. From here on Envoy's log names the exchange, also if no decision ever reaches Envoy because
+// the client or the processor is gone: a line that has the exchange and no ticket tells that it went to no channel.
+func continueResponse(id uuid.UUID) *extprocv3.ProcessingResponse {
+	r := &extprocv3.ProcessingResponse{Response: continuing}
+	r.ProtoReflect().SetUnknown(exchangeMetadata(id))
+	return r
 }
 
 func denialResponse(id string, d *policy.Denial) *extprocv3.ProcessingResponse {

@@ -73,7 +73,7 @@ func (x *session) begin(h *extprocv3.HttpHeaders, c *extprocv3.ProtocolConfigura
 		return x.misconfigured("request_body_mode is " + mode.String() + ", not BUFFERED"), true
 	}
 	x.waiting = true
-	return continueResponse, false
+	return continueResponse(exchange.ID), false
 }
 
 // admit decides by the body.

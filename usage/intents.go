@@ -52,7 +52,7 @@ type IntentOptions struct {
 // the log was full.
 //
 //	admitted ──▶ open ──line posted by the Shipper────────────────────────▶ settled
-//	              │ ▲
+//	              │ ▲ ──line without a ticket: Envoy was never told───────▶ settled, without a row
 //	              │ └── line of a stream that lives: a new lease
 //	              └──── lease over, logs read and posted to their end ──▶ Resolver ──▶ settled
 //
@@ -145,6 +145,17 @@ func (in *Intents) posted(records []Record) {
 		in.ids = append(in.ids, records[i].Exchange)
 	}
 	in.o.Journal.Settle(in.ids...)
+}
+
+// undelivered settles an exchange whose decision did not reach Envoy, because the client or the processor was gone. It went to no channel, so
+// that it is no admitted one, and makes no row.
+func (in *Intents) undelivered(exchange string) {
+	if in == nil {
+		return
+	}
+	if id, err := uuid.Parse(exchange); err == nil {
+		in.o.Journal.Settle(id)
+	}
 }
 
 // alive renews the lease of an exchange, unless its Envoy is dead: its last words may be read only now.

@@ -293,6 +293,24 @@ func TestFailedAttemptIsASignOfLife(t *testing.T) {
 	})
 }
 
+func TestExchangeWhoseAdmissionEnvoyNeverHeardOfMakesNoRow(t *testing.T) {
+	inTime(t, func(_ *testing.T, r *replica) {
+		r.admit(1)
+		r.admit(2)
+		r.kill()
+		line := fmt.Sprintf(`{"kind":"exchange","exchange":"%s","ticket":null,"status":503,"log_type":"DownstreamEnd"}`+"\n", admission(1).Exchange)
+		r.write(strings.ReplaceAll(line, logTypeEnd, "DownstreamPeriodic"))
+		r.write(`{"kind":"exchange","exchange":"x","status":0}` + "\n")
+		r.wait(time.Second)
+		r.want(2)
+		r.write(line)
+		r.wait(time.Second)
+		r.want(1)
+		r.wait(time.Hour)
+		r.want(0, 2)
+	})
+}
+
 func TestLeaseDoesNotEndWhileLinesWaitToBePosted(t *testing.T) {
 	inTime(t, func(_ *testing.T, r *replica) {
 		r.admit(1)

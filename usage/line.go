@@ -21,8 +21,8 @@ const (
 
 // Line is a line of Envoy's access log. What Envoy wrote as null or "-" is empty or zero here.
 type Line struct {
-	Kind          Kind
-	Ticket        string // policy.Ticket; empty when the exchange was never admitted
+	Kind Kind
+	Names
 	Usage         string // the bytes of the last usage object that passed, from its first byte on; not checked
 	Cluster       string // %UPSTREAM_CLUSTER_RAW%
 	Status        int    // %RESPONSE_CODE%; 0 when no head of a response was sent
@@ -36,6 +36,12 @@ type Line struct {
 	FirstByte     time.Duration // from Start to the first byte from the channel; -1 when there was none
 	LogType       string        // %ACCESS_LOG_TYPE%
 	RetryAfter    string        // the header, as the channel sent it
+}
+
+// Names say which exchange a line is of.
+type Names struct {
+	Exchange string // its id, also when it was never admitted
+	Ticket   string // policy.Ticket; empty when the exchange was never admitted
 }
 
 // Final reports whether the line tells of the end of an exchange. Lines of long streams that still live do not.
@@ -97,6 +103,8 @@ func (l *Line) member(p *scanner, key string) {
 	switch key {
 	case "kind":
 		l.Kind = Kind(p.text())
+	case "exchange":
+		l.Exchange = p.text()
 	case "ticket":
 		l.Ticket = p.text()
 	case "usage":

@@ -45,7 +45,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "weir_usage_bad_lines_total", Help: "Pieces of the access log that are no line of Weir's: torn, overlong, or with a malformed ticket.",
 		}),
 		unadmitted: f.NewCounter(prometheus.CounterOpts{
-			Name: "weir_usage_unadmitted_lines_total", Help: "Lines of the access log without a ticket: refused requests, which make no row.",
+			Name: "weir_usage_unadmitted_lines_total", Help: "Lines of the access log without a ticket: of requests that were refused or whose decision did " +
+				"not reach Envoy, which make no row.",
 		}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_usage_ship_failures_total", Help: "Failures to ship a part of the access log, each followed by another attempt.",

@@ -329,6 +329,9 @@ func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 		if fresh {
 			s.metrics.unadmitted.Inc()
 		}
+		if l.Kind == KindExchange {
+			s.o.Intents.undelivered(l.Exchange)
+		}
 		return nil
 	}
 	t, err := policy.ParseTicket(l.Ticket)

@@ -179,7 +179,7 @@ func ticketCells(t *exchangeFacts) []string {
 type logPiece struct {
 	From    int64          `json:"from"` // offsets in the file
 	To      int64          `json:"to"`
-	Kind    string         `json:"kind"` // exchange, periodic, attempt, refused; torn for what is no line
+	Kind    string         `json:"kind"` // exchange, periodic, attempt, unadmitted; torn for what is no line
 	Ticket  *exchangeFacts `json:"ticket,omitempty"`
 	Channel int64          `json:"channel_id,omitempty"`
 	HTTP    int            `json:"http_status,omitempty"`
@@ -248,7 +248,7 @@ func pieceOf(p *usage.Piece) logPiece {
 	case l.Kind == usage.KindAttempt:
 		out.Kind = "attempt"
 	case l.Ticket == "":
-		out.Kind = "refused"
+		out.Kind = "unadmitted"
 	case l.Final():
 		out.Kind = "exchange"
 	default:

@@ -65,12 +65,12 @@ func admitted() *accesslogv3.AccessLogFilter { return known("ticket") }
 // or because the processor died. The processor has noted them as admitted, and learns from the line that they are not.
 func ended() *accesslogv3.AccessLogFilter {
 	return anyOf(admitted(), allOf(known("exchange"), anyOf(
-		status(accesslogv3.ComparisonFilter_EQ, 0, "weir.exchange.log_status"),
-		status(accesslogv3.ComparisonFilter_GE, 500, "weir.exchange.log_from_status"),
+		statusCode(accesslogv3.ComparisonFilter_EQ, 0, "weir.exchange.log_status"),
+		statusCode(accesslogv3.ComparisonFilter_GE, 500, "weir.exchange.log_from_status"),
 	)))
 }
 
-func status(op accesslogv3.ComparisonFilter_Op, value uint32, key string) *accesslogv3.AccessLogFilter {
+func statusCode(op accesslogv3.ComparisonFilter_Op, value uint32, key string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
 		StatusCodeFilter: &accesslogv3.StatusCodeFilter{
 			Comparison: &accesslogv3.ComparisonFilter{Op: op, Value: &corev3.RuntimeUInt32{DefaultValue: value, RuntimeKey: key}},
@@ -89,7 +89,7 @@ func allOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter
 // failed lets only attempts through that a channel's health should know of.
 func failed() *accesslogv3.AccessLogFilter {
 	return allOf(admitted(), anyOf(
-		status(accesslogv3.ComparisonFilter_GE, 400, "weir.attempt.log_from_status"),
+		statusCode(accesslogv3.ComparisonFilter_GE, 400, "weir.attempt.log_from_status"),
 		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
 	))
 }

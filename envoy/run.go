@@ -161,7 +161,7 @@ func call(ctx context.Context, method, admin, path string) (status int, body str
 	if err != nil {
 		return 0, "", fmt.Errorf("ask envoy: %w", err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // what was read is read
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err != nil {
 		return 0, "", fmt.Errorf("ask envoy: %w", err)

@@ -18,7 +18,7 @@ func chatBody(bytes int, stream string) []byte {
 		`"}],"temperature":0.7` + stream + `}`)
 }
 
-func benchEngine(b *testing.B) *policy.Engine {
+func benchEngine(b *testing.B) *policy.Engine { //nolint:thelper // the case itself, not a helper of it
 	e := policy.New(policy.Options{Health: &policy.Cooldowns{}})
 	e.SetSnapshot(testSnapshot(b))
 	return e

@@ -72,7 +72,6 @@ func ServerOptions(maxBodyBytes int64) []grpc.ServerOption {
 		grpc.InitialWindowSize(window),
 		grpc.InitialConnWindowSize(16 * window),
 		grpc.NumStreamWorkers(workers),
-		grpc.SharedWriteBuffer(true),
 	}
 }
 

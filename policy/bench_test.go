@@ -13,7 +13,7 @@ func chatBody(bytes int, stream string) []byte {
 		`"}],"temperature":0.7` + stream + `}`)
 }
 
-func decide(tb testing.TB, e *Engine, h *Head, body []byte) {
+func decide(tb testing.TB, e *Engine, h *Head, body []byte) { //nolint:thelper // the case itself, not a helper of it
 	x, _, denial := e.Begin(h)
 	if denial == nil {
 		_, denial = x.Admit(body)
@@ -39,7 +39,7 @@ func TestDecisionAllocatesLittle(t *testing.T) {
 	} {
 		got := testing.AllocsPerRun(100, func() {
 			x, _, _ := e.Begin(h)
-			x.Admit(tt.body)
+			x.Admit(tt.body) //nolint:errcheck // only its cost counts
 		})
 		if got > tt.most {
 			t.Errorf("%s: %v allocations, want at most %v", tt.name, got, tt.most)

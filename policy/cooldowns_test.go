@@ -61,8 +61,8 @@ func TestCooldownsGrowWithFailuresInARow(t *testing.T) {
 	var c Cooldowns
 	now := noon
 	for i, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
-		want *= time.Second
-		for range 100 { // the failures of requests that were on their way together count once
+		want *= time.Second //nolint:durationcheck // the table is in seconds
+		for range 100 {     // the failures of requests that were on their way together count once
 			c.Failed(Failure{Channel: 1, Status: 502}, now)
 		}
 		if got := coolsFor(&c, 1, now); got != want {

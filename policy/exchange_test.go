@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -194,7 +193,7 @@ func TestAdmitAsksForTheUsageOfStreams(t *testing.T) {
 			if err != nil || a.Stream != tt.stream || ticket.Stream != tt.stream {
 				t.Errorf("stream = %v, in the ticket %v (%v), want %v", a.Stream, ticket.Stream, err, tt.stream)
 			}
-			wait := time.Duration(DefaultFirstByte)
+			wait := DefaultFirstByte
 			if tt.stream {
 				wait = DefaultFirstByteStream
 			}

@@ -16,7 +16,7 @@ func heldForWriting(path string) held {
 	if err != nil {
 		return heldUnknown
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // what was read is read
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return heldUnknown

@@ -117,7 +117,7 @@ func (in *Intents) Admitted(a *policy.Admission, bodyBytes int) error {
 func (in *Intents) EnvoyGone() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.gone = time.Now()
+	in.gone = time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
 }
 
 func (in *Intents) goneAt() time.Time {
@@ -182,7 +182,7 @@ func (in *Intents) Run(ctx context.Context, drained func() time.Time) error {
 
 // resolve gives up what showed no sign of life in all that was written until the time at.
 func (in *Intents) resolve(ctx context.Context, at time.Time) {
-	if at.IsZero() || time.Now().Before(in.retry.at) {
+	if at.IsZero() || time.Now().Before(in.retry.at) { //nolint:forbidigo // the clock is read here, at the edge, and handed on
 		return
 	}
 	before := at.Add(-in.o.Lease)
@@ -227,9 +227,9 @@ func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
 	if len(records) > 0 {
 		if err := in.o.Book.Resolve(ctx, records); err != nil {
 			in.metrics.failures.Inc()
-			wait := in.retry.fail(time.Now(), 100*time.Millisecond, 5*time.Second)
-			in.batch = max(len(quiet)/2, 1)           // one that the book refuses must not hold up the others for good
-			if n := in.retry.failures; n&(n-1) == 0 { // an outage of hours is told of less and less often
+			wait := in.retry.fail(time.Now(), 100*time.Millisecond, 5*time.Second) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+			in.batch = max(len(quiet)/2, 1)                                        // one that the book refuses must not hold up the others for good
+			if n := in.retry.failures; n&(n-1) == 0 {                              // an outage of hours is told of less and less often
 				in.log.Error("exchanges without a line cannot be resolved yet", "exchanges", len(records), "failures", n, "retry_in", wait, "err", err)
 			}
 			return false

@@ -149,7 +149,7 @@ func (r *replica) look() {
 // wait lets time pass, as the processor sees it.
 func (r *replica) wait(d time.Duration) {
 	for range 20 {
-		time.Sleep(d / 20)
+		time.Sleep(d / 20) //nolint:forbidigo // the time of a synctest bubble
 		r.look()
 	}
 }
@@ -233,7 +233,7 @@ func TestPostedLineSettlesItsIntent(t *testing.T) {
 }
 
 func TestExchangeWithoutALineIsResolvedOnceItsLeaseIsOver(t *testing.T) {
-	inTime(t, func(t *testing.T, r *replica) {
+	inTime(t, func(t *testing.T, r *replica) { //nolint:thelper // the case itself, not a helper of it
 		r.admit(7)
 		r.wait(5*time.Minute - time.Second)
 		r.want(1)
@@ -255,7 +255,7 @@ func TestExchangeWithoutALineIsResolvedOnceItsLeaseIsOver(t *testing.T) {
 }
 
 func TestLineThatComesLateCorrects(t *testing.T) {
-	inTime(t, func(t *testing.T, r *replica) {
+	inTime(t, func(t *testing.T, r *replica) { //nolint:thelper // the case itself, not a helper of it
 		r.admit(1)
 		r.wait(6 * time.Minute)
 		r.want(0, 1)
@@ -361,8 +361,8 @@ func TestEndOfEnvoyEndsTheLeasesOfItsExchanges(t *testing.T) {
 		r.wait(time.Second)
 		r.write(periodic(1) + lines(2, 3)) // the last that it wrote
 		r.intents.EnvoyGone()
-		time.Sleep(100 * time.Millisecond)
-		r.admit(3) // to the next Envoy
+		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
+		r.admit(3)                         // to the next Envoy
 		r.wait(goneGrace - 500*time.Millisecond)
 		r.want(2)
 		r.wait(time.Second)
@@ -427,12 +427,12 @@ func TestIntentWithoutATicketIsNamedAndDropped(t *testing.T) {
 }
 
 func TestRunResolvesUntilItsContextEnds(t *testing.T) {
-	inTime(t, func(t *testing.T, r *replica) {
+	inTime(t, func(t *testing.T, r *replica) { //nolint:thelper // the case itself, not a helper of it
 		r.admit(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- r.intents.Run(ctx, time.Now) }()
-		time.Sleep(6 * time.Minute)
+		time.Sleep(6 * time.Minute) //nolint:forbidigo // the time of a synctest bubble
 		synctest.Wait()
 		r.want(0, 1)
 		cancel()

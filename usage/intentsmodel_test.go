@@ -113,7 +113,7 @@ func (m *intentsModel) act() {
 	case p < 40:
 		m.admit()
 	case p < 60:
-		time.Sleep(time.Duration(m.rng.IntN(40)) * time.Second)
+		time.Sleep(time.Duration(m.rng.IntN(40)) * time.Second) //nolint:forbidigo // the time of a synctest bubble
 		m.envoys()
 	case p < 94:
 		m.replicas[m.rng.IntN(2)].look()
@@ -175,7 +175,7 @@ func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
 				}
 				book.fail = nil
 				for range 60 {
-					time.Sleep(time.Minute)
+					time.Sleep(time.Minute) //nolint:forbidigo // the time of a synctest bubble
 					m.envoys()
 					for _, r := range m.replicas {
 						r.look()

@@ -131,7 +131,7 @@ type harness struct {
 	o    Options
 }
 
-func newHarness(t *testing.T) *harness {
+func newHarness(t *testing.T) *harness { //nolint:thelper // the case itself, not a helper of it
 	h := &harness{TB: t, dir: t.TempDir(), book: newLedger(), now: time.Unix(1_000_000, 0)}
 	h.o = Options{Dir: h.dir, Book: h.book, Logger: slog.New(slog.NewTextHandler(&h.said, nil))}
 	h.restart()

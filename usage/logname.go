@@ -29,12 +29,6 @@ type logName struct {
 	rotated bool   // by Spool
 }
 
-// node is the name of the Envoy that wrote the log; empty for the one that needs none.
-func (n logName) node() string {
-	m := logPattern.FindStringSubmatch(n.stem + ".jsonl")
-	return m[2]
-}
-
 // rotatedTo returns the n-th name for the active log when it is renamed at t.
 func (n logName) rotatedTo(t time.Time, i int) string {
 	return fmt.Sprintf("%s-%s-%d.jsonl", n.stem, t.UTC().Format(rotatedTime), i)

@@ -40,8 +40,10 @@ func outcomeOf(r Record) outcome {
 func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 	const none = time.Duration(-1)
 	answered := func(change func(*Line)) Line {
-		l := Line{Kind: KindExchange, Cluster: "channel-1", Status: 200, Details: "via_upstream", Attempts: 1,
-			RequestBytes: 400, ResponseBytes: 2000, Usage: usage19and10}
+		l := Line{
+			Kind: KindExchange, Cluster: "channel-1", Status: 200, Details: "via_upstream", Attempts: 1,
+			RequestBytes: 400, ResponseBytes: 2000, Usage: usage19and10,
+		}
 		change(&l)
 		return l
 	}
@@ -58,65 +60,115 @@ func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 	}{
 		"answered": {answered(func(*Line) {}), false, outcome{StatusOK, 1, 19, 10, false}},
 		"201":      {answered(func(l *Line) { l.Status = 201 }), false, outcome{StatusOK, 1, 19, 10, false}},
-		"answered without usage": {answered(func(l *Line) { l.Usage = "" }), false,
-			outcome{StatusOK, 1, 100, 500, true}},
-		"stream without usage": {answered(func(l *Line) { l.Usage = "" }), true,
-			outcome{StatusOK, 1, 100, 10, true}},
-		"unreadable usage": {answered(func(l *Line) { l.Usage = `{"prompt_tokens":-1}` }), false,
-			outcome{StatusOK, 1, 100, 500, true}},
-		"client left behind [DONE]": {answered(func(l *Line) { l.Flags, l.Details = "DC", "downstream_remote_disconnect" }), true,
-			outcome{StatusOK, 1, 19, 10, false}},
-		"client left a JSON answer": {answered(func(l *Line) { l.Flags, l.Details = "DC", "downstream_remote_disconnect" }), false,
-			outcome{StatusClientClosed, 1, 19, 10, false}},
-		"client left in a stream": {answered(func(l *Line) { l.Flags, l.Usage = "DC", "" }), true,
-			outcome{StatusClientClosed, 1, 100, 10, true}},
-		"client reset an HTTP/2 stream": {answered(func(l *Line) { l.Flags, l.Usage = "DR", "" }), true,
-			outcome{StatusClientClosed, 1, 100, 10, true}},
-		"client left, details only": {answered(func(l *Line) { l.Details, l.Usage = "downstream_remote_disconnect", "" }), true,
-			outcome{StatusClientClosed, 1, 100, 10, true}},
-		"client left before the answer": {unanswered(func(l *Line) { l.Status, l.Flags = 0, "DC" }), true,
-			outcome{StatusClientClosed, 1, 100, 0, true}},
-		"client left before an attempt": {unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Cluster = 0, "DC", 0, "" }), true,
-			outcome{StatusClientClosed, 0, 0, 0, false}},
-		"client left an error": {answered(func(l *Line) { l.Status, l.Flags, l.Usage = 429, "DC", "" }), true,
-			outcome{StatusUpstreamError, 1, 0, 0, false}},
-		"client broke HTTP": {unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Details = 400, "DPE", 0, "http1.codec_error" }), false,
-			outcome{StatusClientClosed, 0, 0, 0, false}},
+		"answered without usage": {
+			answered(func(l *Line) { l.Usage = "" }), false,
+			outcome{StatusOK, 1, 100, 500, true},
+		},
+		"stream without usage": {
+			answered(func(l *Line) { l.Usage = "" }), true,
+			outcome{StatusOK, 1, 100, 10, true},
+		},
+		"unreadable usage": {
+			answered(func(l *Line) { l.Usage = `{"prompt_tokens":-1}` }), false,
+			outcome{StatusOK, 1, 100, 500, true},
+		},
+		"client left behind [DONE]": {
+			answered(func(l *Line) { l.Flags, l.Details = "DC", "downstream_remote_disconnect" }), true,
+			outcome{StatusOK, 1, 19, 10, false},
+		},
+		"client left a JSON answer": {
+			answered(func(l *Line) { l.Flags, l.Details = "DC", "downstream_remote_disconnect" }), false,
+			outcome{StatusClientClosed, 1, 19, 10, false},
+		},
+		"client left in a stream": {
+			answered(func(l *Line) { l.Flags, l.Usage = "DC", "" }), true,
+			outcome{StatusClientClosed, 1, 100, 10, true},
+		},
+		"client reset an HTTP/2 stream": {
+			answered(func(l *Line) { l.Flags, l.Usage = "DR", "" }), true,
+			outcome{StatusClientClosed, 1, 100, 10, true},
+		},
+		"client left, details only": {
+			answered(func(l *Line) { l.Details, l.Usage = "downstream_remote_disconnect", "" }), true,
+			outcome{StatusClientClosed, 1, 100, 10, true},
+		},
+		"client left before the answer": {
+			unanswered(func(l *Line) { l.Status, l.Flags = 0, "DC" }), true,
+			outcome{StatusClientClosed, 1, 100, 0, true},
+		},
+		"client left before an attempt": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Cluster = 0, "DC", 0, "" }), true,
+			outcome{StatusClientClosed, 0, 0, 0, false},
+		},
+		"client left an error": {
+			answered(func(l *Line) { l.Status, l.Flags, l.Usage = 429, "DC", "" }), true,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"client broke HTTP": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Details = 400, "DPE", 0, "http1.codec_error" }), false,
+			outcome{StatusClientClosed, 0, 0, 0, false},
+		},
 		"stream cut": {answered(func(l *Line) {
 			l.Usage, l.Flags, l.Details = "", "UC", "upstream_reset_after_response_started{connection_termination}"
 		}), true, outcome{StatusUpstreamError, 1, 100, 10, true}},
-		"stream cut behind its usage": {answered(func(l *Line) { l.Flags = "UR" }), true,
-			outcome{StatusUpstreamError, 1, 19, 10, false}},
-		"stream idle": {answered(func(l *Line) { l.Usage, l.Flags, l.Details = "", "SI", "stream_idle_timeout" }), true,
-			outcome{StatusTimeout, 1, 100, 10, true}},
-		"no answer in time": {unanswered(func(l *Line) { l.Status, l.Flags, l.Details = 504, "UT", "response_timeout" }), false,
-			outcome{StatusTimeout, 1, 0, 0, false}},
-		"overall timeout, details only": {unanswered(func(l *Line) { l.Status, l.Details = 408, "request_overall_timeout" }), false,
-			outcome{StatusTimeout, 1, 0, 0, false}},
-		"timeout and a client that left": {unanswered(func(l *Line) { l.Status, l.Flags = 504, "DC,UT" }), false,
-			outcome{StatusTimeout, 1, 0, 0, false}},
-		"provider's 504": {answered(func(l *Line) { l.Status, l.Usage = 504, "" }), false,
-			outcome{StatusUpstreamError, 1, 0, 0, false}},
-		"provider's error with usage": {answered(func(l *Line) { l.Status = 500 }), false,
-			outcome{StatusUpstreamError, 1, 0, 0, false}},
-		"provider's redirect": {answered(func(l *Line) { l.Status = 307 }), false,
-			outcome{StatusUpstreamError, 1, 0, 0, false}},
-		"429, retry refused by the circuit breaker": {answered(func(l *Line) { l.Status, l.Flags, l.Usage = 429, "UO", "" }), false,
-			outcome{StatusUpstreamError, 1, 0, 0, false}},
-		"second channel answered": {answered(func(l *Line) { l.Cluster, l.Attempts = "channel-2", 2 }), false,
-			outcome{StatusOK, 2, 19, 10, false}},
-		"refused connection": {unanswered(func(l *Line) { l.Status, l.Flags, l.Cluster = 503, "URX,UF", "channel-2" }), false,
-			outcome{StatusUpstreamError, 0, 0, 0, false}},
+		"stream cut behind its usage": {
+			answered(func(l *Line) { l.Flags = "UR" }), true,
+			outcome{StatusUpstreamError, 1, 19, 10, false},
+		},
+		"stream idle": {
+			answered(func(l *Line) { l.Usage, l.Flags, l.Details = "", "SI", "stream_idle_timeout" }), true,
+			outcome{StatusTimeout, 1, 100, 10, true},
+		},
+		"no answer in time": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Details = 504, "UT", "response_timeout" }), false,
+			outcome{StatusTimeout, 1, 0, 0, false},
+		},
+		"overall timeout, details only": {
+			unanswered(func(l *Line) { l.Status, l.Details = 408, "request_overall_timeout" }), false,
+			outcome{StatusTimeout, 1, 0, 0, false},
+		},
+		"timeout and a client that left": {
+			unanswered(func(l *Line) { l.Status, l.Flags = 504, "DC,UT" }), false,
+			outcome{StatusTimeout, 1, 0, 0, false},
+		},
+		"provider's 504": {
+			answered(func(l *Line) { l.Status, l.Usage = 504, "" }), false,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"provider's error with usage": {
+			answered(func(l *Line) { l.Status = 500 }), false,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"provider's redirect": {
+			answered(func(l *Line) { l.Status = 307 }), false,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"429, retry refused by the circuit breaker": {
+			answered(func(l *Line) { l.Status, l.Flags, l.Usage = 429, "UO", "" }), false,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"second channel answered": {
+			answered(func(l *Line) { l.Cluster, l.Attempts = "channel-2", 2 }), false,
+			outcome{StatusOK, 2, 19, 10, false},
+		},
+		"refused connection": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Cluster = 503, "URX,UF", "channel-2" }), false,
+			outcome{StatusUpstreamError, 0, 0, 0, false},
+		},
 		"connection timed out": {unanswered(func(l *Line) {
 			l.Status, l.Flags, l.Details = 503, "UF", "upstream_reset_before_response_started{connection_timeout}"
 		}), false, outcome{StatusUpstreamError, 0, 0, 0, false}},
 		"no healthy upstream behind a 500": {unanswered(func(l *Line) {
 			l.Status, l.Flags, l.Details, l.Attempts, l.FirstByte = 503, "UH", "no_healthy_upstream", 2, 9
 		}), false, outcome{StatusUpstreamError, 0, 0, 0, false}},
-		"closed default": {unanswered(func(l *Line) { l.Status, l.Flags, l.Details, l.Cluster = 503, "UH", "no_healthy_upstream", "denied" }), false,
-			outcome{StatusUpstreamError, 0, 0, 0, false}},
-		"no cluster": {unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Cluster = 503, "NC", 0, "" }), false,
-			outcome{StatusUpstreamError, 0, 0, 0, false}},
+		"closed default": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Details, l.Cluster = 503, "UH", "no_healthy_upstream", "denied" }), false,
+			outcome{StatusUpstreamError, 0, 0, 0, false},
+		},
+		"no cluster": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Attempts, l.Cluster = 503, "NC", 0, "" }), false,
+			outcome{StatusUpstreamError, 0, 0, 0, false},
+		},
 		"nothing known":    {unanswered(func(l *Line) { l.Status = 0 }), false, outcome{StatusUpstreamError, 1, 0, 0, false}},
 		"flag of a filter": {answered(func(l *Line) { l.Flags = "XYZ" }), false, outcome{StatusOK, 1, 19, 10, false}},
 	} {
@@ -166,8 +218,10 @@ func TestEnvoysOwnLinesBecomeRecords(t *testing.T) {
 
 func TestRecordCarriesTicketAndLine(t *testing.T) {
 	ticket := testTicket(true)
-	l := Line{Kind: KindExchange, Cluster: "channel-2", Status: 200, Details: "via_upstream", Attempts: 2, RequestBytes: 5, ResponseBytes: 6,
-		FirstByte: 7 * time.Millisecond, Duration: 8 * time.Millisecond, Usage: usage19and10}
+	l := Line{
+		Kind: KindExchange, Cluster: "channel-2", Status: 200, Details: "via_upstream", Attempts: 2, RequestBytes: 5, ResponseBytes: 6,
+		FirstByte: 7 * time.Millisecond, Duration: 8 * time.Millisecond, Usage: usage19and10,
+	}
 	want := Record{
 		Exchange: ticket.Exchange, Time: ticket.Time(), Tenant: 3, Key: 4, Channel: 2, Model: "gpt-x", UpstreamModel: "gpt-x-0613",
 		Operation: policy.OpChat, Status: StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true, Tokens: Tokens{Input: 19, Output: 10},

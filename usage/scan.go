@@ -84,18 +84,18 @@ func (p *scanner) object(member func(key string)) {
 
 // skip reads any value.
 func (p *scanner) skip() {
-	switch c := p.peek(); {
-	case c == '{':
+	switch c := p.peek(); c {
+	case '{':
 		p.object(func(string) { p.skip() })
-	case c == '[':
+	case '[':
 		p.array()
-	case c == '"':
+	case '"':
 		p.str()
-	case c == 't':
+	case 't':
 		p.literal("true")
-	case c == 'f':
+	case 'f':
 		p.literal("false")
-	case c == 'n':
+	case 'n':
 		p.literal("null")
 	default:
 		p.number()

@@ -89,7 +89,7 @@ type spoolHarness struct {
 	registry *prometheus.Registry
 }
 
-func newSpoolHarness(t *testing.T) *spoolHarness {
+func newSpoolHarness(t *testing.T) *spoolHarness { //nolint:thelper // the case itself, not a helper of it
 	h := &spoolHarness{harness: newHarness(t), vol: volume{size: 100 << 30, free: 50 << 30}}
 	h.so = SpoolOptions{
 		Dir: h.dir, RotateBytes: 2000, Logger: h.o.Logger,
@@ -470,7 +470,7 @@ func TestHeldForWritingSeesWritersOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer r.Close() //nolint:errcheck // what was read is read
 	if got := heldForWriting(path); got == heldNo {
 		t.Error("a file that is open for writing is not held")
 	}

@@ -136,7 +136,7 @@ func (s *Shipper) complainOf(what, path string, err error) {
 		delete(s.warned, about)
 	case s.warned[about] != err.Error():
 		s.warned[about] = err.Error()
-		s.log.Error(what, "path", path, "err", err)
+		s.log.Error(what, "path", path, "err", err) //nolint:sloglint // one of a few constants
 	}
 }
 
@@ -197,8 +197,7 @@ func (s *Shipper) turn(ctx context.Context, f *logFile, now time.Time, taken map
 // failed notes that a turn failed, and when the next one is due.
 func (s *Shipper) failed(f *logFile, now time.Time, err error) {
 	reason := failRead
-	var failure *shipError
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[*shipError](err); ok {
 		reason = failure.reason
 	}
 	s.metrics.failures.WithLabelValues(reason).Inc()
@@ -252,9 +251,9 @@ func (s *Shipper) place(ctx context.Context, f *logFile) error {
 func (s *Shipper) post(ctx context.Context, f *logFile) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.PostTimeout)
 	defer cancel()
-	began := time.Now()
+	began := time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	err := s.o.Book.Post(ctx, f.batch)
-	s.metrics.postSeconds.Observe(time.Since(began).Seconds())
+	s.metrics.postSeconds.Observe(time.Since(began).Seconds()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	switch {
 	case err == nil:
 		s.metrics.posted(f.batch.Records)

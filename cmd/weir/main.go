@@ -26,7 +26,7 @@ func main() {
 	if len(os.Args) == 4 && os.Args[1] == app.DevProcessorCommand {
 		if err := app.DevProcessor(ctx, os.Args[2], os.Args[3]); err != nil {
 			slog.Error("processor failed", "err", err)
-			os.Exit(1)
+			os.Exit(1) //nolint:gocritic // the process ends here
 		}
 		return
 	}

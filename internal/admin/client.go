@@ -92,7 +92,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return c.unreachable(ctx, err)
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // what was read is read
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return c.unreachable(ctx, fmt.Errorf("the answer was cut: %w", err))

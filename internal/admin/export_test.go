@@ -10,7 +10,7 @@ import (
 type Document struct{ document }
 
 // ReadDocument reads openapi.yaml.
-func ReadDocument(t *testing.T) Document { return Document{readDocument(t)} }
+func ReadDocument(t *testing.T) Document { return Document{readDocument(t)} } //nolint:thelper // the case itself, not a helper of it
 
 // Operations returns the operations, such as "GET /api/v1/keys".
 func (d Document) Operations() []string {

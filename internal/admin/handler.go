@@ -176,7 +176,7 @@ func (a *api) protect(next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler {
+			if v == http.ErrAbortHandler { //nolint:errorlint // a panic's value, as net/http compares it
 				panic(v)
 			}
 			a.Logger.ErrorContext(r.Context(), "admin handler panicked", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))

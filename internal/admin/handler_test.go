@@ -37,7 +37,7 @@ func call(t *testing.T, url, method, body string, headers ...string) (*http.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // what was read is read
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +291,7 @@ func TestCausesGoToTheLogAndNotToTheClient(t *testing.T) {
 func TestPanicAfterTheHeaderAbortsTheConnection(t *testing.T) {
 	h := admin.New(admin.Options{Logger: slog.New(slog.DiscardHandler), Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })})
 	defer func() {
-		if v := recover(); v != http.ErrAbortHandler {
+		if v := recover(); v != http.ErrAbortHandler { //nolint:errorlint // a panic's value
 			t.Errorf("got %v, want the panic of the handler", v)
 		}
 	}()
@@ -315,7 +315,7 @@ func addChannel(t *testing.T, c *admin.Client, name string) admin.Channel {
 	}))
 }
 
-func must(t *testing.T) func(admin.Channel, error) admin.Channel {
+func must(t *testing.T) func(admin.Channel, error) admin.Channel { //nolint:thelper // the case itself, not a helper of it
 	return func(c admin.Channel, err error) admin.Channel {
 		t.Helper()
 		if err != nil {
@@ -325,7 +325,7 @@ func must(t *testing.T) func(admin.Channel, error) admin.Channel {
 	}
 }
 
-func mustTenant(t *testing.T) func(admin.Tenant, error) {
+func mustTenant(t *testing.T) func(admin.Tenant, error) { //nolint:thelper // the case itself, not a helper of it
 	return func(_ admin.Tenant, err error) {
 		t.Helper()
 		if err != nil {

@@ -81,7 +81,7 @@ func (p *Prober) TestChannel(ctx context.Context, c store.Channel) ChannelTest {
 		t.Detail, t.Hint = explainNoAnswer(err)
 		return t
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // what was read is read
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxProbedBody))
 	t.LatencyMS = time.Since(start).Milliseconds()
 	t.Status = res.StatusCode

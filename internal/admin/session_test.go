@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -45,9 +46,7 @@ func (rec *recorder) wrap(next http.Handler) http.Handler {
 		rec.mu.Lock()
 		rec.answers = append(rec.answers, answer{r.Pattern, got.Header().Get("Content-Type"), got.Code, bytes.Clone(got.Body.Bytes())})
 		rec.mu.Unlock()
-		for name, v := range got.Header() {
-			w.Header()[name] = v
-		}
+		maps.Copy(w.Header(), got.Header())
 		w.WriteHeader(got.Code)
 		_, _ = io.Copy(w, got.Body)
 	})

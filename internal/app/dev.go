@@ -201,7 +201,7 @@ func keep(ctx context.Context, log *slog.Logger, name string, run func(context.C
 		began := time.Now()
 		err := run(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // an end that was asked for is no failure
 		}
 		if time.Since(began) > most {
 			pause = first
@@ -222,7 +222,7 @@ func (d *dev) envoy(ctx context.Context, o envoy.RunOptions) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // what was read is read
 	o.Log = log
 	o.Drain = 2 * time.Second
 	return envoy.Run(ctx, o)

@@ -54,7 +54,7 @@ func (d *dev) processor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer log.Close() //nolint:errcheck // what was read is read
 	cmd := exec.Command(self, DevProcessorCommand, d.Dir, strconv.Itoa(d.Port))
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+d.dsn)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -40,7 +40,7 @@ func (p *processor) tidy(ctx context.Context, letters prometheus.Gauge) {
 	now := time.Now()
 	failed := func(what string, err error) {
 		if err != nil && ctx.Err() == nil {
-			p.log.Warn(what, "err", err)
+			p.log.Warn("could not look after the tables", "what", what, "err", err)
 		}
 	}
 	failed("make partitions of weir.usage", p.store.EnsurePartitions(ctx, now))

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		os.Stdout.WriteString(strconv.Itoa(p.PID()) + "\n")
+		os.Stdout.WriteString(strconv.Itoa(p.PID()) + "\n") //nolint:errcheck // who reads it notices
 		<-p.Done()
 		return
 	}

@@ -139,7 +139,7 @@ func finish(c *cobra.Command) {
 	})
 	if c.HasSubCommands() {
 		c.Args = cobra.ArbitraryArgs
-		c.RunE = func(c *cobra.Command, args []string) error { return missingVerb(c, args) }
+		c.RunE = missingVerb
 	} else if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {

@@ -40,7 +40,7 @@ func commands(t *testing.T) []*cobra.Command {
 func help(t *testing.T, c *cobra.Command) string {
 	t.Helper()
 	var out, errs bytes.Buffer
-	args := append(strings.Fields(c.CommandPath())[1:], "--help")
+	args := strings.Fields(c.CommandPath() + " --help")[1:]
 	if got := cli.Main(t.Context(), programs(&out), args, cli.Streams{Out: &out, Err: &errs}); got != 0 || errs.Len() > 0 {
 		t.Errorf("%v: exit status %d, %s", args, got, errs.String())
 	}

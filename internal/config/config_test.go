@@ -65,8 +65,7 @@ func TestCommentedFileHoldsEveryKeyWithItsDefault(t *testing.T) {
 // keysOf returns the full names of the keys of a section and of those below it.
 func keysOf(t reflect.Type, prefix string) []string {
 	var keys []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		tag := f.Tag.Get("yaml")
 		switch {
 		case tag == "-":
@@ -88,8 +87,7 @@ func TestEveryMistakeIsReportedWithItsLine(t *testing.T) {
 	for _, path := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".yaml"), func(t *testing.T) {
 			_, err := Load(path)
-			var e *Error
-			if !errors.As(err, &e) {
+			if _, ok := errors.AsType[*Error](err); !ok {
 				t.Fatalf("Load: got %v, want an *Error", err)
 			}
 			got := strings.ReplaceAll(err.Error(), "testdata/", "") + "\n"
@@ -172,8 +170,7 @@ func TestMissingFileIsToldFromAFileWithMistakes(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		t.Errorf("a missing file is reported as %v", e)
 	}
 }

@@ -35,8 +35,7 @@ func Load(path string) (Config, error) {
 	if err == nil {
 		c, err = c.resolveSecrets()
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		e.File = path
 		for i, p := range e.Problems {
 			if p.Line == 0 {

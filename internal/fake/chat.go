@@ -135,7 +135,7 @@ func (q *request) chat() (*answer, *refusal) {
 		return nil, f
 	}
 	input += tokens
-	n, f := q.whole("n", 1, 1, 128)
+	n, f := q.whole("n", 1, 128)
 	if f != nil {
 		return nil, f
 	}

@@ -26,7 +26,7 @@ func (q *request) completion() (*answer, *refusal) {
 	for _, n := range prompts {
 		input += n
 	}
-	n, f := q.whole("n", 1, 1, 128)
+	n, f := q.whole("n", 1, 128)
 	if f != nil {
 		return nil, f
 	}

@@ -33,7 +33,7 @@ func (q *request) embedding() (*answer, *refusal) {
 	if strings.HasSuffix(q.model, "-large") {
 		size = 3072
 	}
-	if size, f = q.whole("dimensions", size, 1, size); f != nil {
+	if size, f = q.whole("dimensions", size, size); f != nil {
 		return nil, f
 	}
 	format := "float"

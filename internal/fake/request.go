@@ -57,8 +57,8 @@ func (q *request) field(name string, to any) *refusal {
 	return nil
 }
 
-// whole decodes a whole number within limits; it is absent if the member is absent or null.
-func (q *request) whole(name string, absent, low, high int) (int, *refusal) {
+// whole decodes a whole number from 1 to high; it is absent if the member is absent or null.
+func (q *request) whole(name string, absent, high int) (int, *refusal) {
 	var n *int
 	if f := q.field(name, &n); f != nil {
 		return 0, f
@@ -66,8 +66,8 @@ func (q *request) whole(name string, absent, low, high int) (int, *refusal) {
 	if n == nil {
 		return absent, nil
 	}
-	if *n < low || *n > high {
-		return 0, badRequest(name, "invalid_value", "Invalid value for '%s': expected a number from %d to %d, but got %d.", name, low, high, *n)
+	if *n < 1 || *n > high {
+		return 0, badRequest(name, "invalid_value", "Invalid value for '%s': expected a number from 1 to %d, but got %d.", name, high, *n)
 	}
 	return *n, nil
 }
@@ -176,7 +176,7 @@ func (q *request) content(raw json.RawMessage, param string) (int, *refusal) {
 
 // image counts an image part, which must hold a URL of the web or of its data.
 func (p part) image(param string) (int, *refusal) {
-	var url, detail = "", p.Detail
+	url, detail := "", p.Detail
 	if json.Unmarshal(p.ImageURL, &url) != nil {
 		var o struct{ URL, Detail string }
 		if json.Unmarshal(p.ImageURL, &o) != nil {

@@ -5,6 +5,7 @@ package fake
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 )
@@ -120,9 +121,7 @@ func (q *request) responseObject() map[string]any {
 // at is the response in some state, with the output that it has by then.
 func (p *responsePlan) at(status string, output []any) map[string]any {
 	o := map[string]any{"status": status, "output": output, "usage": nil, "incomplete_details": nil}
-	for k, v := range p.object {
-		o[k] = v
-	}
+	maps.Copy(o, p.object)
 	return o
 }
 

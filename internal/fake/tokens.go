@@ -35,7 +35,7 @@ func (q *request) text(s string) int {
 func (q *request) output(input, choices int, limits ...string) (u usage, truncated bool, _ *refusal) {
 	n := 8 + int(q.seed%25)
 	for _, name := range limits {
-		most, f := q.whole(name, -1, 1, 1<<30)
+		most, f := q.whole(name, -1, 1<<30)
 		if f != nil {
 			return u, false, f
 		}

@@ -5,6 +5,7 @@ package jsonscan
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -200,10 +201,8 @@ func hex4(b []byte, i int) (r rune, bad int) {
 // Unquote returns the string that a JSON string stands for. The value must be one that [Keys.Scan] found valid, with its quotes.
 func Unquote(value []byte) string {
 	raw := value[1 : len(value)-1]
-	for _, c := range raw {
-		if c == '\\' {
-			return string(appendUnquoted(make([]byte, 0, len(raw)), raw))
-		}
+	if slices.Contains(raw, '\\') {
+		return string(appendUnquoted(make([]byte, 0, len(raw)), raw))
 	}
 	return string(raw)
 }

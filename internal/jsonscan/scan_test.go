@@ -275,8 +275,7 @@ func FuzzScan(f *testing.F) {
 			}
 			return
 		}
-		var e *Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*Error](err); ok {
 			if !slices.Contains(stricter, e.Reason) {
 				t.Fatalf("refused what encoding/json accepts: %v: %q", err, text)
 			}

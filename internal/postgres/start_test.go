@@ -33,7 +33,7 @@ const (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(envParent); dir != "" {
 		if err := parent(dir); err != nil {
-			fmt.Println("error:", err) //nolint:forbidigo // the test reads it
+			fmt.Println("error:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -56,7 +56,7 @@ func parent(dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(s.Pid(), s.DSN(), who) //nolint:forbidigo // the test reads it
+	fmt.Println(s.Pid(), s.DSN(), who)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return s.Stop(ctx)
 }
@@ -73,7 +73,7 @@ func find(t *testing.T) Install {
 // base returns a folder for data that any user can enter.
 func base(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "weir-postgres-test-") // t.TempDir has parents that only this user can enter
+	dir, err := os.MkdirTemp("", "weir-postgres-test-") //nolint:usetesting // t.TempDir has parents that only this user can enter
 	if err != nil {
 		t.Fatal(err)
 	}

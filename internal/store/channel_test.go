@@ -70,16 +70,16 @@ func TestSetChannelChangesWhatIsGiven(t *testing.T) {
 		want   func(*Channel)
 	}{
 		{ChannelChange{}, func(*Channel) {}},
-		{ChannelChange{Priority: ptr(9), Weight: ptr(1000), Disabled: ptr(true)}, func(c *Channel) { c.Priority, c.Weight, c.Disabled = 9, 1000, true }},
-		{ChannelChange{Provider: ptr("azure"), BaseURL: ptr("https://x.example.com"), Credential: ptr(Secret("new"))}, func(c *Channel) {
+		{ChannelChange{Priority: new(9), Weight: new(1000), Disabled: new(true)}, func(c *Channel) { c.Priority, c.Weight, c.Disabled = 9, 1000, true }},
+		{ChannelChange{Provider: new("azure"), BaseURL: new("https://x.example.com"), Credential: new(Secret("new"))}, func(c *Channel) {
 			c.Provider, c.BaseURL, c.Credential = "azure", "https://x.example.com", "new"
 		}},
 		{ChannelChange{Models: &[]policy.Model{{Name: "n", Upstream: "u"}, {Name: "m"}}}, func(c *Channel) {
 			c.Models = []policy.Model{{Name: "n", Upstream: "u"}, {Name: "m"}}
 		}},
-		{ChannelChange{Tenant: ptr("acme")}, func(c *Channel) { c.Tenant, c.TenantName = 2, "acme" }},
-		{ChannelChange{Tenant: ptr(""), Disabled: ptr(false)}, func(c *Channel) { c.Tenant, c.TenantName, c.Disabled = 0, "", false }},
-		{ChannelChange{Name: ptr("d")}, func(c *Channel) { c.Name = "d" }},
+		{ChannelChange{Tenant: new("acme")}, func(c *Channel) { c.Tenant, c.TenantName = 2, "acme" }},
+		{ChannelChange{Tenant: new(""), Disabled: new(false)}, func(c *Channel) { c.Tenant, c.TenantName, c.Disabled = 0, "", false }},
+		{ChannelChange{Name: new("d")}, func(c *Channel) { c.Name = "d" }},
 	}
 	for i, step := range steps {
 		step.want(&c)
@@ -91,18 +91,18 @@ func TestSetChannelChangesWhatIsGiven(t *testing.T) {
 			t.Errorf("step %d (-got +want):\n%s", i, diff)
 		}
 	}
-	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Weight: ptr(0)})
+	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Weight: new(0)})
 	wantError(t, err, ErrInvalid, "weight 0")
 	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Models: &[]policy.Model{}})
 	wantError(t, err, ErrInvalid, "models")
-	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Tenant: ptr("absent")})
+	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Tenant: new("absent")})
 	wantError(t, err, ErrNotFound, "absent")
 	_, err = s.SetChannel(t.Context(), "c", ChannelChange{})
 	wantError(t, err, ErrNotFound, `channel "c"`)
 	if _, err := s.CreateChannel(t.Context(), plain("c")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Name: ptr("c")})
+	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Name: new("c")})
 	wantError(t, err, ErrExists, `channel "`)
 	_, err = s.CreateChannel(t.Context(), plain("c"))
 	wantError(t, err, ErrExists, `channel "c"`)
@@ -156,9 +156,9 @@ func TestCredentialIsSealed(t *testing.T) {
 	wantError(t, err, ErrSecretKey, "none is set")
 
 	// A channel whose key is lost can be given a new credential, or be deleted.
-	_, err = wrong.SetChannel(t.Context(), "a", ChannelChange{Weight: ptr(5)})
+	_, err = wrong.SetChannel(t.Context(), "a", ChannelChange{Weight: new(5)})
 	wantError(t, err, ErrSecretKey, `channel "a"`)
-	got, err := wrong.SetChannel(t.Context(), "a", ChannelChange{Credential: ptr(Secret("new"))})
+	got, err := wrong.SetChannel(t.Context(), "a", ChannelChange{Credential: new(Secret("new"))})
 	if err != nil || got.Credential != "new" || len(got.Models) != 1 {
 		t.Errorf("mended = %+v, %v", got, err)
 	}

@@ -146,7 +146,7 @@ func TestSetKeyChangesWhatIsGiven(t *testing.T) {
 	s := migrated(t)
 	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	k, _ := mustKey(t, s, NewKey{Name: "ci", Models: []string{"a"}})
-	got, err := s.SetKey(t.Context(), "ci", KeyChange{Name: ptr("build"), Expires: &expires, Disabled: ptr(true)})
+	got, err := s.SetKey(t.Context(), "ci", KeyChange{Name: new("build"), Expires: &expires, Disabled: new(true)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestSetKeyChangesWhatIsGiven(t *testing.T) {
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}
-	got, err = s.SetKey(t.Context(), "build", KeyChange{Models: &[]string{}, Expires: &time.Time{}, Disabled: ptr(false)})
+	got, err = s.SetKey(t.Context(), "build", KeyChange{Models: &[]string{}, Expires: &time.Time{}, Disabled: new(false)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestSetKeyChangesWhatIsGiven(t *testing.T) {
 		t.Errorf("(-got +want):\n%s", diff)
 	}
 	mustKey(t, s, NewKey{Name: "taken"})
-	_, err = s.SetKey(t.Context(), "build", KeyChange{Name: ptr("taken")})
+	_, err = s.SetKey(t.Context(), "build", KeyChange{Name: new("taken")})
 	wantError(t, err, ErrExists, "taken")
 	_, err = s.SetKey(t.Context(), "absent", KeyChange{})
 	wantError(t, err, ErrNotFound, "absent")
@@ -180,7 +180,7 @@ func TestRevokedIsFinal(t *testing.T) {
 			t.Errorf("revoked = %t, %v", got.Revoked, err)
 		}
 	}
-	got, err := s.SetKey(t.Context(), "ci", KeyChange{Disabled: ptr(false), Name: ptr("renamed")})
+	got, err := s.SetKey(t.Context(), "ci", KeyChange{Disabled: new(false), Name: new("renamed")})
 	if err != nil || !got.Revoked {
 		t.Errorf("after a change: revoked = %t, %v", got.Revoked, err)
 	}

@@ -107,7 +107,7 @@ func TestPostWritesRowSumsAndPosition(t *testing.T) {
 	want := []UsageRow{{
 		Exchange: r.Exchange, Time: r.Time, TenantID: 1, Tenant: "default", KeyID: 2, ChannelID: 3, Model: "gpt-5", UpstreamModel: "gpt-5-2026",
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 1, Stream: true, Input: 100, CachedInput: 40, Output: 20, Reasoning: 5,
-		RequestBytes: 1000, ResponseBytes: 2000, FirstByteMS: ptr(int64(150)), DurationMS: 1500,
+		RequestBytes: 1000, ResponseBytes: 2000, FirstByteMS: new(int64(150)), DurationMS: 1500,
 	}}
 	if diff := cmp.Diff(rows, want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)

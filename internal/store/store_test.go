@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -27,7 +26,7 @@ func secretKey() []byte { return bytes.Repeat([]byte{7}, secretKeyLen) }
 func mustOpen(t *testing.T, dsn string, o Options) *Store {
 	t.Helper()
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s, err := Open(t.Context(), dsn, o)
 	if err != nil {
@@ -62,8 +61,6 @@ func exec(t *testing.T, s *Store, sql string, args ...any) {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // wantError checks that err wraps sentinel and says something.
 func wantError(t *testing.T, err, sentinel error, says string) {
@@ -204,7 +201,7 @@ func TestEachChangeGrowsTheRevision(t *testing.T) {
 	}{
 		{"create tenant", func(ctx context.Context) error { _, err := s.CreateTenant(ctx, "acme"); return err }},
 		{"set tenant", func(ctx context.Context) error {
-			_, err := s.SetTenant(ctx, "acme", TenantChange{Disabled: ptr(true)})
+			_, err := s.SetTenant(ctx, "acme", TenantChange{Disabled: new(true)})
 			return err
 		}},
 		{"create key", func(ctx context.Context) error {
@@ -212,13 +209,13 @@ func TestEachChangeGrowsTheRevision(t *testing.T) {
 			return err
 		}},
 		{"set key", func(ctx context.Context) error {
-			_, err := s.SetKey(ctx, "k", KeyChange{Disabled: ptr(true)})
+			_, err := s.SetKey(ctx, "k", KeyChange{Disabled: new(true)})
 			return err
 		}},
 		{"revoke key", func(ctx context.Context) error { _, err := s.RevokeKey(ctx, "k"); return err }},
 		{"create channel", func(ctx context.Context) error { _, err := s.CreateChannel(ctx, plain("c")); return err }},
 		{"set channel", func(ctx context.Context) error {
-			_, err := s.SetChannel(ctx, "c", ChannelChange{Weight: ptr(2)})
+			_, err := s.SetChannel(ctx, "c", ChannelChange{Weight: new(2)})
 			return err
 		}},
 		{"set models", func(ctx context.Context) error {

@@ -45,14 +45,14 @@ func TestTenantNameIsTakenOnce(t *testing.T) {
 	if got != (Tenant{}) {
 		t.Errorf("besides the error: %+v", got)
 	}
-	_, err = s.SetTenant(t.Context(), "acme", TenantChange{Name: ptr("Acme!")})
+	_, err = s.SetTenant(t.Context(), "acme", TenantChange{Name: new("Acme!")})
 	wantError(t, err, ErrInvalid, "Acme!")
 	if _, err := s.CreateTenant(t.Context(), "beta"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.SetTenant(t.Context(), "acme", TenantChange{Name: ptr("beta")})
+	_, err = s.SetTenant(t.Context(), "acme", TenantChange{Name: new("beta")})
 	wantError(t, err, ErrExists, "beta")
-	changed, err := s.SetTenant(t.Context(), "acme", TenantChange{Name: ptr("gamma"), Disabled: ptr(true)})
+	changed, err := s.SetTenant(t.Context(), "acme", TenantChange{Name: new("gamma"), Disabled: new(true)})
 	if err != nil || changed.Name != "gamma" || !changed.Disabled {
 		t.Errorf("changed = %+v, %v", changed, err)
 	}
@@ -65,9 +65,9 @@ func TestTenantNameIsTakenOnce(t *testing.T) {
 func TestDefaultTenantStays(t *testing.T) {
 	s := migrated(t)
 	wantError(t, s.DeleteTenant(t.Context(), "default"), ErrInUse, "default")
-	_, err := s.SetTenant(t.Context(), "default", TenantChange{Name: ptr("other")})
+	_, err := s.SetTenant(t.Context(), "default", TenantChange{Name: new("other")})
 	wantError(t, err, ErrInvalid, "keeps its name")
-	if _, err := s.SetTenant(t.Context(), "default", TenantChange{Name: ptr("default"), Disabled: ptr(true)}); err != nil {
+	if _, err := s.SetTenant(t.Context(), "default", TenantChange{Name: new("default"), Disabled: new(true)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -90,7 +90,7 @@ func TestTenantInUseIsNotDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, s.DeleteTenant(t.Context(), "acme"), ErrInUse, "1 channels")
-	if _, err := s.SetChannel(t.Context(), "c", ChannelChange{Tenant: ptr("")}); err != nil {
+	if _, err := s.SetChannel(t.Context(), "c", ChannelChange{Tenant: new("")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.DeleteTenant(t.Context(), "acme"); err != nil {

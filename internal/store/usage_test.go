@@ -134,10 +134,19 @@ func TestSumUsageIsTheSameFromRowsAndSums(t *testing.T) {
 	s, records := posted(t)
 	h := records[0].Time
 	ranges := []UsageFilter{
-		{}, {Since: h}, {Since: h.Add(time.Hour)}, {Until: h.Add(2 * time.Hour)}, {Since: h, Until: h.Add(time.Hour)}, {Since: h.Add(time.Hour), Until: h},
-		{Since: h.Add(10 * time.Minute)}, {Until: h.Add(100 * time.Minute)}, {Since: h.Add(10 * time.Minute), Until: h.Add(100 * time.Minute)},
-		{Since: h.Add(10 * time.Minute), Until: h.Add(40 * time.Minute)}, {Since: h.Add(40 * time.Minute), Until: h.Add(70 * time.Minute)},
-		{Since: h.Add(time.Hour), Until: h.Add(time.Hour)}, {Since: h.Add(15 * time.Minute), Until: h.Add(15*time.Minute + 1000)},
+		{},
+		{Since: h},
+		{Since: h.Add(time.Hour)},
+		{Until: h.Add(2 * time.Hour)},
+		{Since: h, Until: h.Add(time.Hour)},
+		{Since: h.Add(time.Hour), Until: h},
+		{Since: h.Add(10 * time.Minute)},
+		{Until: h.Add(100 * time.Minute)},
+		{Since: h.Add(10 * time.Minute), Until: h.Add(100 * time.Minute)},
+		{Since: h.Add(10 * time.Minute), Until: h.Add(40 * time.Minute)},
+		{Since: h.Add(40 * time.Minute), Until: h.Add(70 * time.Minute)},
+		{Since: h.Add(time.Hour), Until: h.Add(time.Hour)},
+		{Since: h.Add(15 * time.Minute), Until: h.Add(15*time.Minute + 1000)},
 		{Since: h.In(time.FixedZone("half", 1800)).Add(30 * time.Minute)},
 	}
 	others := []UsageFilter{{}, {Key: 2}, {Tenant: 1}, {Channel: 1}, {Model: "m1"}, {Key: 3, Model: "m2"}}

@@ -159,13 +159,13 @@ type retry struct {
 func (r *retry) pause(ctx context.Context, err error) time.Duration {
 	if err == nil {
 		if r.failures > 0 {
-			r.log.LogAttrs(ctx, slog.LevelInfo, r.mended, slog.Int("attempts", r.failures))
+			r.log.LogAttrs(ctx, slog.LevelInfo, r.mended, slog.Int("attempts", r.failures)) //nolint:sloglint // one of two constants
 		}
 		r.failures = 0
 		return r.first
 	}
 	if r.failures == 0 && ctx.Err() == nil {
-		r.log.LogAttrs(ctx, slog.LevelWarn, r.failed, slog.Any("err", err))
+		r.log.LogAttrs(ctx, slog.LevelWarn, r.failed, slog.Any("err", err)) //nolint:sloglint // one of two constants
 	}
 	r.failures++
 	pause := min(r.first<<min(r.failures-1, 8), maxBackoff)

@@ -106,7 +106,9 @@ func TestFailuresAreCounted(t *testing.T) {
 		want   expectation
 		text   string
 	}{
-		"status": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no channel", 503) }, expectation{}, "status 503: no channel"},
+		"status": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no channel", http.StatusServiceUnavailable)
+		}, expectation{}, "status 503: no channel"},
 		"bytes":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("abc")) }, expectation{bytes: 2}, "3 bytes instead of 2"},
 		"events": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("a\n\n")) }, expectation{events: 2}, "1 events instead of 2"},
 		"cut":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, expectation{}, "EOF"},

@@ -28,7 +28,7 @@ func main() {
 		return
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
+		os.Exit(2) //nolint:gocritic // the process ends here
 	}
 	exit(bench(ctx, o))
 }

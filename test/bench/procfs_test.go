@@ -77,15 +77,18 @@ func TestCPUSince(t *testing.T) {
 	}{
 		"threads are finer than ticks": {
 			usedCPU{threads: map[string]time.Duration{"1": 3 * ms}, total: 0},
-			usedCPU{threads: map[string]time.Duration{"1": 8 * ms}, total: 0}, 5 * ms,
+			usedCPU{threads: map[string]time.Duration{"1": 8 * ms}, total: 0},
+			5 * ms,
 		},
 		"a new thread counts whole": {
 			usedCPU{threads: map[string]time.Duration{"1": 3 * ms}},
-			usedCPU{threads: map[string]time.Duration{"1": 3 * ms, "2": 4 * ms}}, 4 * ms,
+			usedCPU{threads: map[string]time.Duration{"1": 3 * ms, "2": 4 * ms}},
+			4 * ms,
 		},
 		"a thread that ended is in the total": {
 			usedCPU{threads: map[string]time.Duration{"1": 0, "2": 100 * ms}, total: 100 * ms},
-			usedCPU{threads: map[string]time.Duration{"1": 50 * ms}, total: 400 * ms}, 300 * ms,
+			usedCPU{threads: map[string]time.Duration{"1": 50 * ms}, total: 400 * ms},
+			300 * ms,
 		},
 		"no thread clocks": {usedCPU{total: 10 * ms}, usedCPU{total: 40 * ms}, 30 * ms},
 	}

@@ -122,7 +122,7 @@ func do(t *testing.T, c *http.Client, r *http.Request, headers ...string) answer
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // what was read is read
 	b, err := io.ReadAll(resp.Body)
 	a := answer{status: resp.StatusCode, header: resp.Header, body: string(b), exchange: resp.Header.Get("x-weir-exchange-id"), err: err}
 	if id, err := uuid.Parse(a.exchange); err != nil || id.Version() != 7 {

@@ -37,13 +37,13 @@ func newPair(t *testing.T) *pair {
 }
 
 func TestAFailingChannelIsSteppedOver(t *testing.T) {
-	refusing := func(t *testing.T, p *pair) {
+	refusing := func(t *testing.T, p *pair) { //nolint:thelper // the case itself, not a helper of it
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		url := "http://" + l.Addr().String() + "/v1"
-		l.Close()
+		l.Close() //nolint:errcheck // what was read is read
 		if _, err := p.Store.SetChannel(t.Context(), "first", store.ChannelChange{BaseURL: &url}); err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ func TestBadInputIsRefusedAndForwardedNowhere(t *testing.T) {
 	var gz bytes.Buffer
 	zw := gzip.NewWriter(&gz)
 	fmt.Fprint(zw, hello)
-	zw.Close()
+	zw.Close() //nolint:errcheck // what was read is read
 	const chat = "/v1/chat/completions"
 	for name, c := range map[string]struct {
 		method, path, body string
@@ -241,7 +241,7 @@ func raw(t *testing.T, url, request string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // what was read is read
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ type load struct {
 	broken   int                  // without a whole answer
 }
 
-func newLoad(t *testing.T, w *world, clients int) *load {
+func newLoad(t *testing.T, w *world, clients int) *load { //nolint:thelper // the case itself, not a helper of it
 	ctx, stop := context.WithCancel(t.Context())
 	l := &load{w: w, stop: stop, answered: make(map[string]time.Time), refused: make(map[int]int)}
 	c := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
@@ -352,7 +352,7 @@ func TestTwoEnvoysOfOneProcessorWriteToLogsOfTheirOwn(t *testing.T) {
 	w.Eventually("the second one's log is rotated too", func() error {
 		if found, err := filepath.Glob(filepath.Join(w.LogDir, "exchanges.second-*.jsonl")); err != nil || len(found) == 0 {
 			newLoad(t, w, 8).endAfter(t, 50)
-			return fmt.Errorf("not yet: %v", err)
+			return fmt.Errorf("not yet: %w", err)
 		}
 		return nil
 	})

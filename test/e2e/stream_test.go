@@ -48,13 +48,11 @@ func TestKillingTheProcessorCutsNoStream(t *testing.T) {
 	ids := make(chan string, clients)
 	begun.Add(clients)
 	for range clients {
-		done.Add(1)
-		go func() {
-			defer done.Done()
+		done.Go(func() {
 			id, err := stream(t.Context(), w, tokens, begun.Done)
 			ids <- id
 			results <- err
-		}()
+		})
 	}
 	begun.Wait() // every client has its first event
 	w.KillProcessor()
@@ -105,7 +103,7 @@ func stream(ctx context.Context, w *world, tokens int, begun func()) (exchange s
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // what was read is read
 	exchange = resp.Header.Get("x-weir-exchange-id")
 	n, last := 0, ""
 	s := bufio.NewScanner(resp.Body)
@@ -135,13 +133,11 @@ func TestChangingChannelsDisturbsNoStream(t *testing.T) {
 	var begun, done sync.WaitGroup
 	begun.Add(clients)
 	for range clients {
-		done.Add(1)
-		go func() {
-			defer done.Done()
+		done.Go(func() {
 			if _, err := stream(t.Context(), w, tokens, begun.Done); err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 	}
 	begun.Wait()
 	other := w.Channel(store.NewChannel{Name: "spare", BaseURL: spare.URL})
@@ -185,7 +181,7 @@ func TestAClientThatLeavesIsARowThatSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	resp.Body.Close()
+	resp.Body.Close() //nolint:errcheck // what was read is read
 	row := w.Row(resp.Header.Get("x-weir-exchange-id"))
 	if row.Status != "client_closed" || !row.Estimated || row.Input == 0 || row.Output == 0 || row.Output > 1000 {
 		t.Errorf("got row %+v", row)

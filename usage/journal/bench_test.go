@@ -13,7 +13,7 @@ import (
 )
 
 // cpu returns the CPU time of this process in microseconds.
-func cpu(b *testing.B) float64 {
+func cpu(b *testing.B) float64 { //nolint:thelper // the case itself, not a helper of it
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		b.Fatal(err)

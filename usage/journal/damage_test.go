@@ -28,7 +28,7 @@ type damagedJournal struct {
 }
 
 // wholeJournal returns the disk of a journal that was killed, with the numbers of what is open.
-func wholeJournal(t *testing.T) (*memory, map[int]bool) {
+func wholeJournal(t *testing.T) (*memory, map[int]bool) { //nolint:thelper // the case itself, not a helper of it
 	m, open := newMemory(), make(map[int]bool)
 	synctest.Test(t, func(t *testing.T) {
 		j, _, err := Open("j", Options{fs: m, SegmentBytes: 1500})
@@ -43,9 +43,9 @@ func wholeJournal(t *testing.T) (*memory, map[int]bool) {
 				delete(open, n-3)
 				delete(open, n-1)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the time of a synctest bubble
 		m = m.kill()
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
@@ -145,11 +145,11 @@ func TestDamageIsReportedAndNothingIsMadeUp(t *testing.T) {
 				torn++
 			}
 			for _, one := range r.Damage {
-				if one.Copy != "" && !bytes.Equal(d.m.files[one.Copy].data, d.m.files[one.Copy].data) || one.Error() == "" {
+				if one.Copy != "" && len(d.m.files[one.Copy].data) == 0 || one.Error() == "" {
 					t.Errorf("seed %d: %+v", seed, one)
 				}
 			}
-			time.Sleep(10 * time.Second) // what was damaged is replaced
+			time.Sleep(10 * time.Second) //nolint:forbidigo // the time of a synctest bubble, in which what was damaged is replaced
 			if err := j.Close(); err != nil {
 				t.Errorf("seed %d: %v", seed, err)
 			}
@@ -293,7 +293,7 @@ func FuzzScan(f *testing.F) {
 		b = bytes.Clone(b)
 		copy(b[min(int(at), len(b)):], patch)
 		next := int64(min(headerSize, len(b)))
-		scan(b, headerSize, id.seed(), func(fr frame) {
+		scan(b, id.seed(), func(fr frame) {
 			if fr.at != next || frameSum(b[fr.at:fr.at+fr.size()], id.seed()) != binary.LittleEndian.Uint32(b[fr.at+8:]) {
 				t.Fatalf("frame at %d, behind %d", fr.at, next)
 			}

@@ -226,10 +226,10 @@ func parseFrame(b []byte, seed uint32) (f frame, ok bool) {
 	return frame{kind: b[2], payload: b[frameHeader:]}, true
 }
 
-// scan hands every valid frame of b to good and every run of bytes that belongs to none to bad, in order. The first frame is looked for at
-// from. Behind bad bytes it goes on with the next valid frame, wherever that begins.
-func scan(b []byte, from int, seed uint32, good func(frame), bad func(from, to int64)) {
-	at := min(from, len(b))
+// scan hands every valid frame of b to good and every run of bytes that belongs to none to bad, in order. The first frame is looked for
+// behind the header. Behind bad bytes it goes on with the next valid frame, wherever that begins.
+func scan(b []byte, seed uint32, good func(frame), bad func(from, to int64)) {
+	at := min(headerSize, len(b))
 	for at < len(b) {
 		if f, ok := parseFrame(b[at:], seed); ok {
 			f.at = int64(at)

@@ -94,7 +94,7 @@ func (r *reading) report() (Report, error) {
 		if err != nil {
 			return Report{}, err
 		}
-		scan(b[:min(int64(len(b)), s.size)], headerSize, s.sum, func(f frame) {
+		scan(b[:min(int64(len(b)), s.size)], s.sum, func(f frame) {
 			if f.kind != kindIntent {
 				return
 			}

@@ -197,7 +197,7 @@ func (j *Journal) Settle(ids ...uuid.UUID) int {
 
 // Renew notes that an exchange still lives, if it was last seen at the time since or later. It reports whether that is so.
 func (j *Journal) Renew(id uuid.UUID, since time.Time) bool {
-	return j.table.renew(id, j.since(since), j.since(time.Now()))
+	return j.table.renew(id, j.since(since), j.since(time.Now())) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 }
 
 // Quiet returns up to limit open intents that were appended, recovered and last renewed before a time, in no order. An intent whose frame
@@ -224,7 +224,7 @@ func (j *Journal) Close() error {
 	close(j.stop)
 	<-j.done
 	err := j.flush()
-	j.tidy()
+	j.tidy() //nolint:errcheck // what it cannot tidy now is tidied by the next life
 	j.io.Lock()
 	defer j.io.Unlock()
 	for _, s := range j.w.segments {

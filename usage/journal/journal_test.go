@@ -180,10 +180,10 @@ func TestQuietIntentsAreThoseWithoutASignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := open(t, "j", Options{fs: newMemory()})
 		mustAppend(t, j, 0, 3)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // the time of a synctest bubble
 		mustAppend(t, j, 3, 5)
 		middle := time.Now()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // the time of a synctest bubble
 		if !j.Renew(intent(1).Exchange, time.Time{}) || j.Renew(uuid.Max, time.Time{}) || j.Renew(intent(2).Exchange, middle) {
 			t.Error("Renew does not know what is open")
 		}
@@ -250,9 +250,9 @@ func TestSegmentsGoWhenTheirIntentsAreSettled(t *testing.T) {
 			if n >= 10 {
 				j.Settle(intent(n - 10).Exchange)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the time of a synctest bubble
 		want(t, j, numbers(1990, 2000)...)
 		names, _ := m.List("j")
 		if len(names) > 5 {
@@ -275,14 +275,14 @@ func TestAFewLongExchangesDoNotKeepManySegments(t *testing.T) {
 			} else {
 				j.Settle(intent(n).Exchange)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 			if names, _ := m.List("j"); len(names) > 8 {
 				t.Fatalf("%d files after %d exchanges", len(names), n)
 			}
 		}
 		want(t, j, long...)
 		renewed := time.Now()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the time of a synctest bubble
 		j.Renew(intent(50).Exchange, time.Time{})
 		if got := len(j.Quiet(renewed, 100)); got != len(long)-1 {
 			t.Errorf("%d are quiet, want %d", got, len(long)-1)
@@ -319,7 +319,7 @@ func TestMetricsTellTheState(t *testing.T) {
 		if err := j.Append(intent(5)); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("got %v", err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the time of a synctest bubble
 		for name, want := range map[string]float64{
 			"weir_journal_open_intents": 4, "weir_journal_appends_total": 5, "weir_journal_failures_total{append}": 1,
 			"weir_journal_failures_total{sync}": 0, "weir_journal_damage_total": 0, "weir_journal_sync_seconds": 1,

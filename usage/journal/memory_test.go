@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -176,9 +177,7 @@ func (m *memory) powerLoss(rng *rand.Rand) *memory {
 		f.data, f.durable, f.poisoned = data, bytes.Clone(data), false
 	}
 	next.files, next.onDisk = paths, make(map[string]*memoryFile)
-	for path, f := range paths {
-		next.onDisk[path] = f
-	}
+	maps.Copy(next.onDisk, paths)
 	return next
 }
 

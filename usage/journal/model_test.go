@@ -51,7 +51,7 @@ func (x *model) act() {
 	case p < 70:
 		x.settle()
 	case p < 84:
-		time.Sleep(time.Duration(x.rng.IntN(10)) * time.Millisecond)
+		time.Sleep(time.Duration(x.rng.IntN(10)) * time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 	case p < 88:
 		x.spoil()
 	case p < 94:
@@ -132,7 +132,7 @@ func (x *model) heal() {
 	x.m.mu.Lock()
 	x.m.space, x.m.fail = -1, nil
 	x.m.mu.Unlock()
-	time.Sleep(3 * retryInterval)
+	time.Sleep(3 * retryInterval) //nolint:forbidigo // the time of a synctest bubble
 	x.healthy, x.damaged = true, false
 	for n, f := range x.fates {
 		switch f {

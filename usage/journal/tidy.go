@@ -82,7 +82,7 @@ func (j *Journal) evacuate(s *segment) error {
 		}
 		step, size = step[:0], 0
 	}
-	scan(b[:min(int64(len(b)), s.size)], headerSize, s.sum, func(f frame) {
+	scan(b[:min(int64(len(b)), s.size)], s.sum, func(f frame) {
 		if f.kind != kindIntent {
 			return
 		}

@@ -55,7 +55,7 @@ func TestServerIsGoneWithItsBinary(t *testing.T) {
 		if err := conn.QueryRow(t.Context(), `show data_directory`).Scan(&dir); err != nil {
 			t.Fatal(err)
 		}
-		os.Stdout.WriteString(dir + "\n")
+		os.Stdout.WriteString(dir + "\n") //nolint:errcheck // who reads it notices
 		select {}
 	}
 	child := exec.Command(os.Args[0], "-test.run", "^TestServerIsGoneWithItsBinary$")

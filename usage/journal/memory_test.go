@@ -181,6 +181,16 @@ func (m *memory) powerLoss(rng *rand.Rand) *memory {
 	return next
 }
 
+// contents returns the bytes of a file, nil if there is none.
+func (m *memory) contents(path string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.files[path]; f != nil {
+		return bytes.Clone(f.data)
+	}
+	return nil
+}
+
 // memoryHandle is an open file.
 type memoryHandle struct {
 	m    *memory

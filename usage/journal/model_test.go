@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -38,8 +39,8 @@ type model struct {
 	j       *Journal
 	fates   map[int]fate
 	next    int
-	damaged bool // the power took something, or what failed could not be taken back; and the journal may not have put it right yet
-	healthy bool // the disk has not failed since the journal was opened, or has been well for long
+	damaged atomic.Bool // the power took something, or what failed could not be taken back; and the journal may not have put it right yet
+	healthy bool        // the disk has not failed since the journal was opened, or has been well for long
 	said    bytes.Buffer
 }
 
@@ -119,9 +120,12 @@ func (x *model) spoil() {
 	calls := []string{"open", "write", "sync", "syncdir", "truncate", "remove", "read"}
 	only := calls[x.rng.IntN(len(calls))]
 	any := x.rng.IntN(2) == 0
+	rng := rand.New(rand.NewPCG(x.rng.Uint64(), 0)) // of all who call, one at a time
 	x.m.fail = func(call, _ string) error {
-		if (any || call == only) && x.rng.IntN(often) == 0 {
-			x.damaged = x.damaged || call == "truncate" || call == "remove"
+		if (any || call == only) && rng.IntN(often) == 0 {
+			if call == "truncate" || call == "remove" {
+				x.damaged.Store(true)
+			}
 			return fmt.Errorf("%w: %s: %w", errInjected, call, syscall.EIO)
 		}
 		return nil
@@ -133,7 +137,8 @@ func (x *model) heal() {
 	x.m.space, x.m.fail = -1, nil
 	x.m.mu.Unlock()
 	time.Sleep(3 * retryInterval) //nolint:forbidigo // the time of a synctest bubble
-	x.healthy, x.damaged = true, false
+	x.healthy = true
+	x.damaged.Store(false)
 	for n, f := range x.fates {
 		switch f {
 		case accepted:
@@ -177,8 +182,10 @@ func (x *model) restart(left *memory, powerLoss bool) {
 	if err != nil {
 		x.Fatalf("open: %v", err)
 	}
-	x.damaged = x.damaged || powerLoss
-	if len(r.Damage) > 0 && !x.damaged {
+	if powerLoss {
+		x.damaged.Store(true)
+	}
+	if len(r.Damage) > 0 && !x.damaged.Load() {
 		x.Errorf("damage was reported of a disk that has none: %v", r.Damage)
 	}
 	x.j, x.healthy = j, true

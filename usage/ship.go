@@ -23,9 +23,7 @@ type Options struct {
 	BatchRows     int           // records in a batch at most; 5000
 	BatchBytes    int64         // bytes of the log in a batch, or a little more; 32 MiB
 	BatchInterval time.Duration // how long a record waits for a batch to fill; 250 ms
-	PostTimeout   time.Duration // for one call of the book; 30 s
-	RetryMin      time.Duration // wait after a first failure; 100 ms
-	RetryMax      time.Duration // longest wait between two attempts; 5 s
+	Retries
 	DrainTimeout  time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
 	CheckInterval time.Duration // how often the book is asked for the position of a log with nothing to ship; 10 s
 
@@ -39,6 +37,13 @@ type Options struct {
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// Retries say when a call of the book has failed, and when it is tried again. Zero values mean the defaults.
+type Retries struct {
+	PostTimeout time.Duration // for one call of the book; 30 s
+	RetryMin    time.Duration // wait after a first failure; 100 ms
+	RetryMax    time.Duration // longest wait between two attempts; 5 s
 }
 
 func (o *Options) setDefaults() {

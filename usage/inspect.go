@@ -39,7 +39,7 @@ func InspectLog(path string, each func(Piece) error) (err error) {
 			return err
 		}
 		if !ok {
-			if l, ok = r.unended(wholeLine); !ok {
+			if l, ok = r.unended(wholeLines); !ok {
 				break
 			}
 		}

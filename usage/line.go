@@ -90,13 +90,11 @@ func parseObject(s string, l *Line) (int, error) {
 	}
 }
 
-// wholeLine returns the length of the line of ours that s begins with, 0 if it begins with none.
-func wholeLine(s string) int {
-	n, err := parseObject(s, &Line{})
-	if err != nil {
-		return 0
-	}
-	return n
+// wholeLines returns up to where s, a physical line that has no end yet, holds whole lines of ours: 0 when there is none in it. What stands
+// before one of them is the piece of an Envoy that was killed, and nothing that comes can make it whole.
+func wholeLines(s string) (end int) {
+	splitLine(s, func(_ *Line, at int) { end = at }, func(int, int, error) {})
+	return end
 }
 
 func (l *Line) member(p *scanner, key string) {

@@ -71,7 +71,7 @@ func (r *lineReader) next() (l physicalLine, ok bool, err error) {
 // unended returns the first n bytes of a line that has no end yet as if it ended there, where n comes from whole. An Envoy that was killed
 // before it wrote the newline may never get a successor that writes it.
 func (r *lineReader) unended(whole func(s string) int) (l physicalLine, ok bool) {
-	if r.off != r.start || len(r.buf) == 0 || r.buf[0] != '{' {
+	if r.off != r.start || len(r.buf) == 0 {
 		return physicalLine{}, false
 	}
 	n := whole(string(r.buf))
@@ -79,7 +79,7 @@ func (r *lineReader) unended(whole func(s string) int) (l physicalLine, ok bool)
 		return physicalLine{}, false
 	}
 	l = physicalLine{text: r.buf[:n], at: r.off, start: r.start, end: r.off + int64(n)}
-	r.buf, r.off, r.start, r.scanned = r.buf[n:], l.end, l.end, 0
+	r.buf, r.off, r.start, r.scanned, r.ended = r.buf[n:], l.end, l.end, 0, false
 	return l, true
 }
 

@@ -283,7 +283,7 @@ func (s *Shipper) read(f *logFile, now time.Time) (full bool, err error) {
 			return false, err
 		}
 		if !ok {
-			if l, ok = f.lines.unended(wholeLine); !ok {
+			if l, ok = f.lines.unended(wholeLines); !ok {
 				return false, nil
 			}
 		}

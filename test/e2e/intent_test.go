@@ -95,9 +95,9 @@ func TestADecisionThatEnvoyNeverHeardOfMakesNoRow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := leasedWorld(t, fake.Behavior{})
 			const clients = 30
-			sent := func(messages int) {
-				w.Eventually("envoy has asked", func() error {
-					if n := w.Stat(msgs); n < messages {
+			reached := func(statistic string, messages int) {
+				w.Eventually(statistic, func() error {
+					if n := w.Stat(statistic); n < messages {
 						return fmt.Errorf("%d messages", n)
 					}
 					return nil
@@ -107,14 +107,14 @@ func TestADecisionThatEnvoyNeverHeardOfMakesNoRow(t *testing.T) {
 			for range clients {
 				conns = append(conns, send(t, w, hello[:20]))
 			}
-			sent(clients)
+			reached("http.weir.ext_proc.stream_msgs_received", clients) // the headers are answered: bodies may be sent
 			signal(t, w.ProcessorPID(), syscall.SIGSTOP)
 			for _, c := range conns {
 				if _, err := io.WriteString(c, hello[20:]); err != nil {
 					t.Fatal(err)
 				}
 			}
-			sent(2 * clients)
+			reached(msgs, 2*clients)
 			if !kill {
 				for _, c := range conns {
 					_ = c.Close()

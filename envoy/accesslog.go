@@ -32,14 +32,15 @@ var (
 		"first_byte": "%RESPONSE_DURATION%",
 		"log_type":   "%ACCESS_LOG_TYPE%",
 	}
+	// Of an attempt Envoy knows its own times and flags, the headers, and nothing else: no metadata of the exchange, nor how many attempts
+	// there were before. The exchange's id is in a header that the processor set.
 	attemptLine = map[string]string{
 		"kind":        "attempt",
-		"ticket":      "%DYNAMIC_METADATA(weir:ticket)%",
+		"exchange":    "%REQ(X-CLIENT-REQUEST-ID)%",
 		"cluster":     "%UPSTREAM_CLUSTER%",
 		"status":      "%RESPONSE_CODE%",
 		"flags":       "%RESPONSE_FLAGS%",
 		"retry_after": "%RESP(RETRY-AFTER)%",
-		"attempt":     "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 		"duration":    "%DURATION%",
 	}
 )
@@ -86,12 +87,12 @@ func allOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: filters}}}
 }
 
-// failed lets only attempts through that a channel's health should know of.
+// failed lets only attempts through that a channel's health should know of. What was not admitted is not attempted.
 func failed() *accesslogv3.AccessLogFilter {
-	return allOf(admitted(), anyOf(
+	return anyOf(
 		statusCode(accesslogv3.ComparisonFilter_GE, 400, "weir.attempt.log_from_status"),
 		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
-	))
+	)
 }
 
 func fileLog(path string, line map[string]string, filter *accesslogv3.AccessLogFilter) (*accesslogv3.AccessLog, error) {

@@ -287,7 +287,7 @@ func TestFailedAttemptIsASignOfLife(t *testing.T) {
 	inTime(t, func(_ *testing.T, r *replica) {
 		r.admit(1)
 		r.wait(4 * time.Minute)
-		r.write(fmt.Sprintf(`{"attempt":1,"cluster":"channel-1","kind":"attempt","status":429,"ticket":"%s"}`+"\n", admission(1).Ticket))
+		r.write(fmt.Sprintf(`{"attempt":1,"cluster":"channel-1","kind":"attempt","status":429,"exchange":"%s"}`+"\n", admission(1).Exchange))
 		r.wait(4 * time.Minute)
 		r.want(1)
 	})

@@ -116,8 +116,7 @@ func exchangeLine(n int) (uuid.UUID, string) {
 }
 
 func attemptLine(n int) string {
-	ticket := testTicket(false)
-	return fmt.Sprintf(`{"attempt":%d,"cluster":"channel-1","kind":"attempt","status":429,"ticket":"%s"}`+"\n", n, ticket)
+	return fmt.Sprintf(`{"attempt":%d,"cluster":"channel-1","exchange":"%s","kind":"attempt","status":429}`+"\n", n, testTicket(false).Exchange)
 }
 
 // harness drives a Shipper step by step, with a clock of its own.

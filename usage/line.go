@@ -41,7 +41,7 @@ type Line struct {
 // Names say which exchange a line is of.
 type Names struct {
 	Exchange string // its id, also when it was never admitted
-	Ticket   string // policy.Ticket; empty when the exchange was never admitted
+	Ticket   string // policy.Ticket; empty when the exchange was never admitted, and in the line of an attempt
 }
 
 // Final reports whether the line tells of the end of an exchange. Lines of long streams that still live do not.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -142,9 +144,9 @@ func storable(s string) string {
 
 // Attempt is an attempt at one channel that failed. It says something of the channel; the exchange may still have succeeded elsewhere.
 type Attempt struct {
-	Ticket     *policy.Ticket
+	Exchange   uuid.UUID
 	Channel    policy.ChannelID
-	Number     int           // 1 is the first
+	Number     int           // 1 is the first; 0 when the line does not say
 	Status     int           // 0 when the channel did not answer
 	Flags      string        // Envoy's response flags; empty when there are none
 	Unreached  bool          // there was no connection to the channel
@@ -153,10 +155,16 @@ type Attempt struct {
 }
 
 // NewAttempt makes the attempt that a line of [KindAttempt] tells. The time now is what a date in RetryAfter is compared with.
-func NewAttempt(l *Line, t *policy.Ticket, now time.Time) Attempt {
+func NewAttempt(l *Line, exchange uuid.UUID, now time.Time) Attempt {
 	m := meanings(l.Flags)
 	return Attempt{
-		Ticket: t, Channel: ChannelOf(l.Cluster), Number: l.Attempts, Status: l.Status, Flags: l.Flags,
+		Exchange: exchange, Channel: ChannelOf(l.Cluster), Number: l.Attempts, Status: l.Status, Flags: l.Flags,
 		Unreached: m.unsent || m.unconnected, RetryAfter: retryAfter(l.RetryAfter, now), Duration: l.Duration,
 	}
+}
+
+// Time returns about when the attempt failed, as if it had been the first: the exchange's id has the time of its admission.
+func (a *Attempt) Time() time.Time {
+	sec, nsec := a.Exchange.Time().UnixTime()
+	return time.Unix(sec, nsec).UTC().Add(a.Duration)
 }

@@ -266,13 +266,13 @@ func TestOnlyChannelClustersNameAChannel(t *testing.T) {
 func TestAttemptSaysWhatTheChannelDid(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := Line{Kind: KindAttempt, Cluster: "channel-2", Status: 429, Attempts: 1, Duration: time.Second, RetryAfter: "Fri, 02 Jan 2026 03:04:15 GMT"}
-	ticket := testTicket(false)
-	want := Attempt{Ticket: ticket, Channel: 2, Number: 1, Status: 429, RetryAfter: 10 * time.Second, Duration: time.Second}
-	if d := cmp.Diff(want, NewAttempt(&l, ticket, now)); d != "" {
+	exchange := testTicket(false).Exchange
+	want := Attempt{Exchange: exchange, Channel: 2, Number: 1, Status: 429, RetryAfter: 10 * time.Second, Duration: time.Second}
+	if d := cmp.Diff(want, NewAttempt(&l, exchange, now)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	for flag, want := range map[string]bool{"UF": true, "UH": true, "UC": false, "UR": false, "": false} {
-		if got := NewAttempt(&Line{Flags: flag}, ticket, now).Unreached; got != want {
+		if got := NewAttempt(&Line{Flags: flag}, exchange, now).Unreached; got != want {
 			t.Errorf("flag %q: got unreached %v, want %v", flag, got, want)
 		}
 	}

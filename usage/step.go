@@ -324,29 +324,36 @@ func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 		return nil
 	}
 	fresh := end > f.seen
+	if l.Kind == KindAttempt {
+		return s.attempt(l, fresh, now)
+	}
 	if l.Ticket == "" {
 		if fresh {
 			s.metrics.unadmitted.Inc()
 		}
-		if l.Kind == KindExchange {
-			s.o.Intents.undelivered(l.Exchange)
-		}
+		s.o.Intents.undelivered(l.Exchange)
 		return nil
 	}
 	t, err := policy.ParseTicket(l.Ticket)
 	if err != nil {
 		return err
 	}
-	if l.Kind == KindAttempt {
-		s.o.Intents.alive(t.Exchange)
-		if fresh {
-			s.o.OnAttempt(NewAttempt(l, t, now))
-		}
-		return nil
-	}
 	r := NewRecord(l, t, s.guess)
 	r.Seq = end
 	f.batch.Records = append(f.batch.Records, r)
+	return nil
+}
+
+// attempt takes in the line of a failed attempt.
+func (s *Shipper) attempt(l *Line, fresh bool, now time.Time) error {
+	id, err := uuid.Parse(l.Exchange)
+	if err != nil {
+		return fmt.Errorf("%w: an attempt of no exchange", ErrLine)
+	}
+	s.o.Intents.alive(id)
+	if fresh {
+		s.o.OnAttempt(NewAttempt(l, id, now))
+	}
 	return nil
 }
 

@@ -219,5 +219,5 @@ func (p *processor) administer(ctx context.Context) error {
 func (p *processor) attempt(a usage.Attempt) {
 	p.cooldowns.Failed(policy.Failure{
 		Channel: a.Channel, Status: a.Status, RetryAfter: a.RetryAfter, Connect: a.Unreached,
-	}, a.Ticket.Time().Add(a.Duration))
+	}, a.Time())
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -82,6 +83,25 @@ func TestAFailingChannelIsSteppedOver(t *testing.T) {
 				p.Rows(1)
 			})
 		}
+	}
+}
+
+// The processor hears of an attempt that failed, though the exchange went well elsewhere.
+func TestAChannelThatFailedRests(t *testing.T) {
+	for name, b := range map[string]fake.Behavior{"answers 429": {Status: 429, RetryAfter: time.Minute}, "resets": {Reset: true}} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.first.Force(b)
+			if row := p.Row(p.post(t, "/v1/chat/completions", hello).exchange); row.Attempts != 2 {
+				t.Errorf("got row %+v", row)
+			}
+			p.Eventually("the first is left alone", func() error {
+				if row := p.Row(p.post(t, "/v1/chat/completions", hello).exchange); row.Attempts != 1 || row.ChannelID != p.good.ID {
+					return fmt.Errorf("%d attempts", row.Attempts)
+				}
+				return nil
+			})
+		})
 	}
 }
 

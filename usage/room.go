@@ -118,7 +118,7 @@ func (s *Spool) writesFailed(log string, n int64, now time.Time) {
 	}
 	t.on, t.last, t.until = true, now, now.Add(t.hold)
 	s.metrics.writeFailures.Add(float64(n))
-	s.log.Error("envoy could not write to its log: lines of exchanges are lost, and become unresolved rows; requests are refused",
+	s.log.Error("a usage log could not be written to; what an Envoy lost of its own becomes unresolved rows; requests are refused",
 		"log", log, "failures", n, "for", t.hold)
 }
 

@@ -47,7 +47,7 @@ func (s *Spool) ask(ctx context.Context, now time.Time) map[string]LogWriter {
 		s.failures[log] = n
 		switch {
 		case !known && n > 0:
-			s.log.Warn("envoy could not write to its log before this processor started; exchanges may be missing in it", "log", log, "failures", n)
+			s.log.Warn("a usage log could not be written to before this processor started; exchanges may be missing in it", "log", log, "failures", n)
 		case known && n < before: // another Envoy
 			before = 0
 			fallthrough

@@ -35,7 +35,7 @@ const (
 	DefaultMinFree = 256 << 20
 )
 
-// LogWriter is an Envoy that writes a log.
+// LogWriter is who writes a log: an Envoy, or an [Appender] for Envoys that send their lines.
 type LogWriter interface {
 	// LogName is the name of the file that it opens, without its directory.
 	LogName() string
@@ -48,7 +48,7 @@ type LogWriter interface {
 // SpoolOptions say how a [Spool] works. Zero values mean the defaults; only Dir has none.
 type SpoolOptions struct {
 	Dir     string             // where the logs are
-	Writers func() []LogWriter // the Envoys that are known at the moment; nil: none
+	Writers func() []LogWriter // those that are known at the moment; nil: none
 
 	RotateBytes int64         // a log is rotated when it is so large
 	RotateAge   time.Duration // or so old, and not empty

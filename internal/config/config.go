@@ -53,16 +53,28 @@ type Timeouts struct {
 
 // Processor is where Envoy finds the processor.
 type Processor struct {
-	Socket string `yaml:"socket"` // Unix socket of ext_proc and xDS; empty means <state_dir>/weir.sock
+	Socket string `yaml:"socket"` // Unix socket of ext_proc, xDS and OTLP logs; empty means <state_dir>/weir.sock
+	Listen string `yaml:"listen"` // host:port of the same by TCP, without encryption; empty means that there is none
 }
+
+// AccessLog is how Envoy tells the processor of the exchanges that ended.
+type AccessLog string
+
+// The values of envoy.access_log.
+const (
+	LogFile AccessLog = "file" // by a file on a disk that both share
+	LogGRPC AccessLog = "grpc" // by messages
+)
 
 // Envoy says how Envoy is run and reached.
 type Envoy struct {
-	Admin       string `yaml:"admin"`       // host:port of Envoy's own admin interface
-	LogDir      string `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
-	Path        string `yaml:"path"`        // the binary; empty means that it is looked for
-	CAFile      string `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
-	Concurrency int    `yaml:"concurrency"` // worker threads; 0 means one per CPU
+	Admin       string    `yaml:"admin"`       // host:port of Envoy's own admin interface
+	Processor   string    `yaml:"processor"`   // host:port of the processor's processor.listen; empty means its socket
+	AccessLog   AccessLog `yaml:"access_log"`  // how Envoy tells of exchanges
+	LogDir      string    `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
+	Path        string    `yaml:"path"`        // the binary; empty means that it is looked for
+	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
+	Concurrency int       `yaml:"concurrency"` // worker threads; 0 means one per CPU
 
 	// Node is the Envoy's name. No key of the file sets it: several Envoys of one processor share the file.
 	Node string `yaml:"-"`
@@ -127,7 +139,7 @@ func Default() Config {
 			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
-		Envoy:   Envoy{Admin: "127.0.0.1:10002"},
+		Envoy:   Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile},
 		Admin:   Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal: Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{

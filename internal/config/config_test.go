@@ -158,7 +158,7 @@ func TestPathsAreRelativeToTheFileAndFollowStateDir(t *testing.T) {
 	want.StateDir = filepath.Join(dir, "state")
 	want.LogLevel = slog.LevelDebug
 	want.Processor.Socket = filepath.Join(dir, "state", "weir.sock")
-	want.Envoy = Envoy{Admin: want.Envoy.Admin, LogDir: filepath.Join(dir, "state", "log"), Path: filepath.Join(dir, "bin", "envoy"), CAFile: systemCAFile(), Concurrency: 2}
+	want.Envoy = Envoy{Admin: want.Envoy.Admin, AccessLog: LogFile, LogDir: filepath.Join(dir, "state", "log"), Path: filepath.Join(dir, "bin", "envoy"), CAFile: systemCAFile(), Concurrency: 2}
 	want.Database.URL = "postgres:///weir?host=/run/postgresql"
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)

@@ -194,6 +194,12 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 			return
 		}
 		d.at(n, key, "must be async or fsync")
+	case *AccessLog:
+		if v := AccessLog(text); v == LogFile || v == LogGRPC {
+			*p = v
+			return
+		}
+		d.at(n, key, "must be file or grpc")
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:

@@ -73,10 +73,21 @@ func (c Config) Validate() error {
 	if len(socket) > maxSocketPath {
 		v.add("processor.socket", "%s is %d bytes long; a Unix socket's path has at most %d: choose a shorter one", socket, len(socket), maxSocketPath)
 	}
+	listeners := []listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}}
+	if c.Processor.Listen != "" {
+		v.address("processor.listen", c.Processor.Listen)
+		listeners = append(listeners, listener{"processor.listen", c.Processor.Listen})
+	}
 	v.address("envoy.admin", c.Envoy.Admin)
+	if c.Envoy.Processor != "" {
+		v.reachable("envoy.processor", c.Envoy.Processor)
+	}
+	if c.Envoy.AccessLog != LogFile && c.Envoy.AccessLog != LogGRPC {
+		v.add("envoy.access_log", "must be %s or %s", LogFile, LogGRPC)
+	}
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
 	v.address("admin.listen", c.Admin.Listen)
-	v.distinct([]listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}})
+	v.distinct(listeners)
 	v.journal(c.Journal)
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
 	v.positive("usage.batch_interval", c.Usage.BatchInterval)
@@ -190,6 +201,21 @@ func (v *validator) address(key, value string) {
 	}
 	if net.ParseIP(host) == nil {
 		v.add(key, "%q must be an IP address, not a name", host)
+	}
+}
+
+// reachable checks a host:port that is connected to; the host may be a name.
+func (v *validator) reachable(key, value string) {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil || host == "" {
+		v.add(key, "%q is not host:port, as in weir.internal:10005", value)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		v.add(key, "%q has no port from 1 to 65535", value)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		v.add(key, "%q is an address to listen on; say which one the processor is reached at", host)
 	}
 }
 

@@ -27,8 +27,9 @@ const NodeID = "weir"
 
 // Members of a node's metadata.
 const (
-	metadataAdmin    = "admin"    // where its admin interface is, as the processor reaches it
-	metadataInstance = "instance" // tells two Envoys of one name apart
+	metadataAdmin     = "admin"      // where its admin interface is, as the processor reaches it
+	metadataInstance  = "instance"   // tells two Envoys of one name apart
+	metadataAccessLog = "access_log" // how it tells of exchanges
 )
 
 // maxConnections is how many clients one Envoy takes at once; the machine's file descriptors may end it before.
@@ -37,8 +38,12 @@ const maxConnections = 50000
 // BootstrapOptions says what an Envoy must know before it can ask.
 type BootstrapOptions struct {
 	Socket string // the processor's Unix socket, as Envoy sees the file system
-	Admin  string // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
-	Node   string // the Envoy's name; empty means NodeID
+	// Processor is host:port of the processor's TCP listener; empty means that Socket is the way. What goes over it is not encrypted, the
+	// credentials of providers among it: it must stay on a network that is.
+	Processor string
+	AccessLog AccessLog // how this Envoy tells of exchanges; empty means as the processor says
+	Admin     string    // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
+	Node      string    // the Envoy's name; empty means NodeID
 	// Instance tells two Envoys apart that were given one name by mistake. It should be another for each bootstrap.
 	Instance string
 }
@@ -53,7 +58,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin address: port %q", port)
 	}
-	way, err := processor(o.Socket)
+	way, err := processorWay(o)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +70,14 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err := CheckNode(node); err != nil {
 		return nil, err
 	}
-	about, err := structpb.NewStruct(map[string]any{metadataAdmin: o.Admin, metadataInstance: o.Instance})
+	fields := map[string]any{metadataAdmin: o.Admin, metadataInstance: o.Instance}
+	if o.AccessLog != "" {
+		if err := o.AccessLog.Check(); err != nil {
+			return nil, err
+		}
+		fields[metadataAccessLog] = string(o.AccessLog)
+	}
+	about, err := structpb.NewStruct(fields)
 	if err != nil {
 		return nil, err
 	}
@@ -94,33 +106,54 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	return protojson.Marshal(b)
 }
 
-// processor is the way to the processor, for decisions and for configuration: HTTP/2 over a Unix socket.
-func processor(socket string) (*clusterv3.Cluster, error) {
-	options, err := anypb.New(&httpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-						InitialStreamWindowSize:     wrapperspb.UInt32(1 << 20),
-						InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
-					},
-				},
-			},
-		},
-	})
-	if err != nil {
-		return nil, err
+// Over TCP a processor whose machine is gone does not say so. It is asked this often, and given this long to answer.
+const (
+	keepaliveInterval = 5 * time.Second
+	keepaliveTimeout  = 3 * time.Second
+)
+
+// processorWay is the way to the processor, for decisions, configuration and lines: HTTP/2 over a Unix socket or TCP.
+func processorWay(o BootstrapOptions) (*clusterv3.Cluster, error) {
+	http2 := &corev3.Http2ProtocolOptions{
+		InitialStreamWindowSize:     wrapperspb.UInt32(1 << 20),
+		InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
 	}
-	return &clusterv3.Cluster{
+	address := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: o.Socket}}}
+	way := &clusterv3.Cluster{
 		Name:                 processorCluster,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       durationpb.New(time.Second),
 		CircuitBreakers:      breakers(),
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options,
+	}
+	if o.Processor != "" {
+		host, port, err := net.SplitHostPort(o.Processor)
+		if err != nil {
+			return nil, fmt.Errorf("processor address: %w", err)
+		}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			return nil, fmt.Errorf("processor address: port %q", port)
+		}
+		address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+		}}}
+		if net.ParseIP(host) == nil {
+			if err := byName(way, false); err != nil {
+				return nil, err
+			}
+		}
+		http2.ConnectionKeepalive = &corev3.KeepaliveSettings{
+			Interval: durationpb.New(keepaliveInterval), Timeout: durationpb.New(keepaliveTimeout),
+		}
+	}
+	way.LoadAssignment = assignment(processorCluster, address, "")
+	options, err := anypb.New(&httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2},
+			},
 		},
-		LoadAssignment: assignment(processorCluster, &corev3.Address{
-			Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: socket}},
-		}, ""),
-	}, nil
+	})
+	way.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
+	return way, err
 }

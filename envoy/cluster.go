@@ -31,7 +31,7 @@ var upstreamLua string
 
 // Names of the clusters that are not channels.
 const (
-	processorCluster = "weir-processor" // the processor's Unix socket; in the bootstrap
+	processorCluster = "weir-processor" // the processor; in the bootstrap
 	deniedCluster    = "weir-denied"    // empty: where a request ends that the processor did not admit
 )
 
@@ -94,9 +94,14 @@ func discover(c *clusterv3.Cluster, o origin) error {
 	}
 	// All addresses are one endpoint: a provider's name stands for a fleet, and a changed answer must not drain connections
 	// that work.
+	return byName(c, true)
+}
+
+// byName has a cluster's addresses looked up by DNS, as one endpoint or as many.
+func byName(c *clusterv3.Cluster, one bool) error {
 	dns, err := anypb.New(&dnsv3.DnsCluster{
 		RespectDnsTtl:                true,
-		AllAddressesInSingleEndpoint: true,
+		AllAddressesInSingleEndpoint: one,
 		DnsLookupFamily:              commondnsv3.DnsLookupFamily_V4_PREFERRED,
 	})
 	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{

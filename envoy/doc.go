@@ -3,8 +3,8 @@
 // Package envoy makes Envoy's configuration from channels, serves it, and runs Envoy.
 //
 // [Resources] is a pure function from a [Gateway] and its [Channel]s to xDS resources; its output is golden-tested and checked
-// by the real Envoy. [Server] serves those resources by ADS on the processor's Unix socket. [Bootstrap] is the little that
-// Envoy must know before: where that socket is. [Find] and [Run] bring Envoy itself.
+// by the real Envoy. [Server] serves those resources by ADS. [Bootstrap] is the little that Envoy must know before: where the
+// processor is. [LogServer] takes the lines of Envoys that cannot write them to a disk of the processor. [Find] and [Run] bring Envoy itself.
 //
 // # What Envoy is told
 //
@@ -15,7 +15,7 @@
 //	    router                  priority_group: the first attempt goes to the first channel that the processor named, each
 //	                            retry to the next; without the processor's word every request ends in an empty cluster
 //	cluster per channel         DNS, TLS, pool; its own credential from SDS; upstream.lua sets path and model name
-//	access log                  one JSON line per admitted exchange: the spool that package usage reads
+//	access log                  one JSON line per admitted exchange: the spool that package usage reads; written to a file, or sent
 //
 // # Envoy versions
 //

@@ -18,6 +18,7 @@ import (
 // Gateway says how the listener behaves. All durations and limits must be positive.
 type Gateway struct {
 	Listen       string        // host:port that clients connect to
+	AccessLog    AccessLog     // of Envoys that do not say how they do it; empty means AccessLogFile
 	LogFile      string        // where the access log of the Envoy NodeID goes, as Envoys see the file system; for others see LogFile
 	CAFile       string        // PEM bundle that providers' certificates are verified with, as Envoy sees the file system
 	MaxBodyBytes int           // a larger request body is refused with 413

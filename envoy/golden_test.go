@@ -50,7 +50,17 @@ func goldens() map[string][]Channel {
 			{ID: 7, Name: "vllm6", Dialect: OpenAI, BaseURL: "http://[::1]:8000", Credential: "none"},
 			{ID: 8, Name: "gpu", Dialect: OpenAI, BaseURL: "http://gpu.internal/serving/model-a/v1", Credential: "none"},
 		},
+		"remote": {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
 	}
+}
+
+// goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine.
+func goldenGateway(name string) Gateway {
+	g := testGateway()
+	if name == "remote" {
+		g.AccessLog = AccessLogGRPC
+	}
+	return g
 }
 
 func TestResourcesAreGolden(t *testing.T) {
@@ -59,7 +69,7 @@ func TestResourcesAreGolden(t *testing.T) {
 	for name, channels := range goldens() {
 		names[name+".yaml"] = true
 		t.Run(name, func(t *testing.T) {
-			got := staticYAML(t, testGateway(), channels)
+			got := staticYAML(t, goldenGateway(name), channels)
 			path := filepath.Join(dir, name+".yaml")
 			if *update {
 				if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -196,7 +206,11 @@ func TestResourcesDoNotDependOnTheOrderOfChannels(t *testing.T) {
 // staticYAML is a bootstrap with the resources in it, such as the validation mode of Envoy takes, with sorted keys.
 func staticYAML(t *testing.T, g Gateway, channels []Channel) []byte {
 	t.Helper()
-	raw, err := Bootstrap(BootstrapOptions{Socket: "weir.sock", Admin: "127.0.0.1:10002"})
+	o := BootstrapOptions{Socket: "weir.sock", Admin: "127.0.0.1:10002"}
+	if g.AccessLog == AccessLogGRPC {
+		o = BootstrapOptions{Processor: "weir.internal:10005", Admin: o.Admin, Node: "far", AccessLog: g.AccessLog}
+	}
+	raw, err := Bootstrap(o)
 	if err != nil {
 		t.Fatal(err)
 	}

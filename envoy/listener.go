@@ -94,7 +94,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := fileLog(g.LogFile, exchangeLine, ended())
+	log, err := accessLog(g, exchangeLine, ended())
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func hygiene(g Gateway) ([]*corev3.TypedExtensionConfig, error) {
 }
 
 func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
-	attempts, err := fileLog(g.LogFile, attemptLine, failed())
+	attempts, err := accessLog(g, attemptLine, failed())
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package envoy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,9 @@ import (
 
 // Node is an Envoy that is connected to a [Server].
 type Node struct {
-	ID    string // its name
-	Admin string // host:port of its admin interface; empty when it did not say
+	ID        string    // its name
+	Admin     string    // host:port of its admin interface; empty when it did not say
+	AccessLog AccessLog // how it tells of exchanges
 
 	instance string
 }
@@ -26,8 +28,8 @@ var nodePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 // CheckNode says what is wrong with the name of an Envoy, if anything is. It becomes a part of file names.
 func CheckNode(name string) error {
-	if !nodePattern.MatchString(name) || name == "jsonl" {
-		return fmt.Errorf("name of an Envoy: %q must be of at most 32 characters a-z, 0-9 and -, not begin or end with -, and not be jsonl", name)
+	if !nodePattern.MatchString(name) || name == "jsonl" || name == "grpc" {
+		return fmt.Errorf("name of an Envoy: %q must be of at most 32 characters a-z, 0-9 and -, not begin or end with -, and not be jsonl or grpc", name)
 	}
 	return nil
 }
@@ -42,11 +44,14 @@ func LogFile(file, node string) string {
 	return strings.TrimSuffix(file, ext) + "." + node + ext
 }
 
-// nodeOf reads what an Envoy says of itself.
-func nodeOf(n *corev3.Node) (Node, error) {
+// nodeOf reads what an Envoy says of itself; usual is how one tells of exchanges that does not say.
+func nodeOf(n *corev3.Node, usual AccessLog) (Node, error) {
 	about := n.GetMetadata().GetFields()
-	node := Node{ID: n.GetId(), Admin: about[metadataAdmin].GetStringValue(), instance: about[metadataInstance].GetStringValue()}
-	return node, CheckNode(node.ID)
+	node := Node{
+		ID: n.GetId(), Admin: about[metadataAdmin].GetStringValue(), instance: about[metadataInstance].GetStringValue(),
+		AccessLog: cmp.Or(AccessLog(about[metadataAccessLog].GetStringValue()), usual, AccessLogFile),
+	}
+	return node, errors.Join(CheckNode(node.ID), node.AccessLog.Check())
 }
 
 // Reopen has an Envoy close its logs and open them anew by their names. It answers before it has done so, which it does when it writes

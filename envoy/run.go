@@ -27,13 +27,14 @@ type RunOptions struct {
 	Dir         string        // the bootstrap is written here
 	Node        string        // the name in the bootstrap; empty means NodeID
 	Admin       string        // host:port of the admin interface, as in the bootstrap
+	AccessLog   AccessLog     // as in the bootstrap
 	Concurrency int           // worker threads; zero is one per CPU
 	Drain       time.Duration // how long exchanges in flight may go on after ctx has ended; zero cuts them
 	Log         io.Writer     // Envoy's own log
 	Started     func(pid int) // called once Envoy runs, before it is ready; may be nil
 }
 
-// LogFlush is how long a line of the access log may wait in Envoy's memory: what a killed Envoy can lose at most.
+// LogFlush is how long a line of the access log may wait in Envoy's memory until it is in the file: what a killed Envoy can lose at most.
 const LogFlush = 100 * time.Millisecond
 
 // Run runs Envoy until ctx ends or Envoy does. When ctx ends, Envoy stops taking connections, exchanges in flight go on for at
@@ -78,7 +79,11 @@ func Run(ctx context.Context, o RunOptions) error {
 // stopTimeout is how long an Envoy with nothing to do may take to end.
 const stopTimeout = 5 * time.Second
 
-// drain closes the listener and waits until no exchange is in flight, or the limit has passed, or Envoy has ended.
+// lastLines is how long an Envoy that sends its lines may take to have sent the last ones. A file it flushes when it ends.
+const lastLines = sendEvery + sendEvery/2
+
+// drain closes the listener and waits until no exchange is in flight and all is said of those that were, or the limit has passed, or Envoy has
+// ended.
 func drain(ctx context.Context, o RunOptions, p *child.Process) {
 	ctx, cancel := context.WithTimeout(ctx, o.Drain)
 	defer cancel()
@@ -87,16 +92,29 @@ func drain(ctx context.Context, o RunOptions, p *child.Process) {
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		if n, err := Active(ctx, o.Admin); err != nil || n == 0 {
-			return
-		}
+	wait := func(until <-chan time.Time) (ended bool) {
 		select {
 		case <-ctx.Done():
-			return
+			return true
 		case <-p.Done():
+			return true
+		case <-until:
+			return false
+		}
+	}
+	for {
+		n, err := Active(ctx, o.Admin)
+		if err != nil {
 			return
-		case <-tick.C:
+		}
+		if n == 0 {
+			if o.AccessLog == AccessLogGRPC {
+				wait(time.After(lastLines))
+			}
+			return
+		}
+		if wait(tick.C) {
+			return
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for the file of its access log.
+// Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for its access log.
 type Server struct {
 	gateway Gateway
 	log     *slog.Logger
@@ -67,19 +67,19 @@ func (s *Server) Set(ctx context.Context, channels []Channel) error {
 	s.version++
 	s.channels, s.set = slices.Clone(channels), true
 	errs := []error{bad}
-	for node := range s.nodesLocked() {
+	for _, node := range s.nodesLocked() {
 		errs = append(errs, s.publishLocked(ctx, node))
 	}
 	return errors.Join(errs...)
 }
 
 // publishLocked publishes what was set last for one Envoy.
-func (s *Server) publishLocked(ctx context.Context, node string) error {
+func (s *Server) publishLocked(ctx context.Context, node Node) error {
 	if !s.set {
 		return nil
 	}
 	g := s.gateway
-	g.LogFile = LogFile(g.LogFile, node)
+	g.AccessLog, g.LogFile = node.AccessLog, LogFile(g.LogFile, node.ID)
 	set, err := Resources(g, s.channels)
 	if set == nil {
 		return err // what is wrong with single channels was said when they were set
@@ -88,18 +88,18 @@ func (s *Server) publishLocked(ctx context.Context, node string) error {
 	if err != nil {
 		return fmt.Errorf("make xDS snapshot: %w", err)
 	}
-	if err := s.cache.SetSnapshot(ctx, node, snapshot); err != nil {
+	if err := s.cache.SetSnapshot(ctx, node.ID, snapshot); err != nil {
 		return fmt.Errorf("publish xDS snapshot: %w", err)
 	}
 	return nil
 }
 
-// nodesLocked returns the names of the Envoys that are connected.
-func (s *Server) nodesLocked() map[string]bool {
-	nodes := map[string]bool{}
+// nodesLocked returns the Envoys that are connected, by name.
+func (s *Server) nodesLocked() map[string]Node {
+	nodes := map[string]Node{}
 	for _, c := range s.streams {
 		if c.node.ID != "" {
-			nodes[c.node.ID] = true
+			nodes[c.node.ID] = c.node
 		}
 	}
 	return nodes
@@ -146,7 +146,7 @@ func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 				return
 			}
 			s.log.Info("envoy disconnected", "node", node.ID)
-			if !s.nodesLocked()[node.ID] {
+			if _, other := s.nodesLocked()[node.ID]; !other {
 				s.cache.ClearSnapshot(node.ID)
 			}
 		},
@@ -172,7 +172,7 @@ func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 // welcomeLocked makes out who has connected. A second Envoy of the same name is turned away: both would write to one log, and tear each
 // other's lines apart.
 func (s *Server) welcomeLocked(ctx context.Context, c *connection, n *corev3.Node) error {
-	node, err := nodeOf(n)
+	node, err := nodeOf(n, s.gateway.AccessLog)
 	if err == nil {
 		for _, other := range s.streams {
 			if other.node.ID == node.ID && other.node.instance != node.instance {
@@ -185,9 +185,9 @@ func (s *Server) welcomeLocked(ctx context.Context, c *connection, n *corev3.Nod
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	c.node = node
-	s.log.Info("envoy connected", "node", node.ID)
+	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog))
 	if _, err := s.cache.GetSnapshot(node.ID); err == nil {
 		return nil
 	}
-	return s.publishLocked(ctx, node.ID)
+	return s.publishLocked(ctx, node)
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // serve runs a server on a Unix socket and returns a client of it.
@@ -121,6 +122,62 @@ func TestEachEnvoyIsToldALogOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestEachEnvoyIsToldToLogAsItSays(t *testing.T) {
+	const file, grpc = "/envoy.extensions.access_loggers.file.v3.FileAccessLog", "/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig"
+	for usual, want := range map[AccessLog]string{"": file, AccessLogFile: file, AccessLogGRPC: grpc} {
+		g := testGateway()
+		g.AccessLog = usual
+		s := NewServer(g, slog.New(slog.DiscardHandler))
+		client := serve(t, s)
+		if err := s.Set(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			node string
+			says AccessLog
+			want string
+		}{{"silent", "", want}, {"near", AccessLogFile, file}, {"far", AccessLogGRPC, grpc}} {
+			_, l, err := listen(t.Context(), t, client, node(t, BootstrapOptions{Socket: "s", Admin: "127.0.0.1:1", Node: c.node, AccessLog: c.says}))
+			if err != nil || strings.Count(l, c.want) != 2 || strings.Count(l, file)+strings.Count(l, grpc) != 2 {
+				t.Errorf("processor says %q, Envoy %q: got %v, want two times %s", usual, c.says, err, c.want)
+			}
+		}
+		for _, e := range s.Status().Envoys {
+			if e.ID == "far" && e.AccessLog != AccessLogGRPC || e.ID == "near" && e.AccessLog != AccessLogFile || e.AccessLog == "" {
+				t.Errorf("got %+v", e)
+			}
+		}
+	}
+	client := serve(t, NewServer(testGateway(), slog.New(slog.DiscardHandler)))
+	about, err := structpb.NewStruct(map[string]any{"access_log": "both"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := listen(t.Context(), t, client, &corev3.Node{Id: "weir", Metadata: about}); err == nil || !strings.Contains(err.Error(), `"both" is neither file nor grpc`) {
+		t.Errorf("an unknown way: got %v", err)
+	}
+}
+
+func TestBootstrapRefusesWhatCannotBeReached(t *testing.T) {
+	for _, o := range []BootstrapOptions{
+		{Processor: "weir.internal", Admin: "127.0.0.1:1"},
+		{Processor: "weir.internal:x", Admin: "127.0.0.1:1"},
+		{Socket: "s", Admin: "127.0.0.1:1", AccessLog: "both"},
+		{Socket: "s", Admin: "127.0.0.1"},
+		{Socket: "s", Admin: "127.0.0.1:x"},
+	} {
+		if b, err := Bootstrap(o); err == nil {
+			t.Errorf("%+v: got %s", o, b)
+		}
+	}
+	for processor, want := range map[string]string{"": `"path":`, "10.0.0.5:10005": `"STATIC"`, "weir.internal:10005": `"envoy.cluster.dns"`} {
+		b, err := Bootstrap(BootstrapOptions{Socket: "s", Processor: processor, Admin: "127.0.0.1:1"})
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(b), `": `, `":`), want) {
+			t.Errorf("%q: got %v, want %s in %s", processor, err, want, b)
+		}
+	}
+}
+
 func TestSecondEnvoyOfTheSameNameIsTurnedAwayUntilTheFirstIsGone(t *testing.T) {
 	s := NewServer(testGateway(), slog.New(slog.DiscardHandler))
 	client := serve(t, s)
@@ -156,7 +213,7 @@ func TestSecondEnvoyOfTheSameNameIsTurnedAwayUntilTheFirstIsGone(t *testing.T) {
 func TestNamesOfEnvoysAreFitForFiles(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"weir": true, "b": true, "node-12": true, strings.Repeat("x", 32): true,
-		"": false, "-a": false, "a-": false, "A": false, "a.b": false, "a/b": false, "..": false, "jsonl": false, strings.Repeat("x", 33): false, "ä": false,
+		"": false, "-a": false, "a-": false, "A": false, "a.b": false, "a/b": false, "..": false, "jsonl": false, "grpc": false, strings.Repeat("x", 33): false, "ä": false,
 	} {
 		if err := CheckNode(name); (err == nil) != ok {
 			t.Errorf("%q: got %v", name, err)

@@ -114,7 +114,7 @@ var libraries = map[string]library{
 	"github.com/pressly/goose/v3":            {[]string{"internal/store"}, "migrations are the store's"},
 	"github.com/spf13/cobra":                 {[]string{"internal/cli", "internal/layering"}, "only the command line parses a command line"},
 	"github.com/goccy/go-yaml":               {[]string{"internal/config"}, "only weir.yaml is YAML"},
-	"github.com/prometheus/client_golang":    {[]string{"extproc", "usage", "usage/journal", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
+	"github.com/prometheus/client_golang":    {[]string{"envoy", "extproc", "usage", "usage/journal", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                 {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
 	"golang.org/x/sync":                      {[]string{"internal/*", "test/*"}, "the domain starts no goroutines"},
 	"github.com/google/go-cmp":               {nil, "it panics on what it does not understand: tests alone"},

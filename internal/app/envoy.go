@@ -46,13 +46,15 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 		return envoy.RunOptions{}, err
 	}
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
-		Socket: cfg.Processor.Socket, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node, Instance: uuid.NewString(),
+		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
+		Instance: uuid.NewString(), AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog),
 	})
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
 	return envoy.RunOptions{
-		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Node: cfg.Envoy.Node, Admin: cfg.Envoy.Admin, Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
+		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Node: cfg.Envoy.Node, Admin: cfg.Envoy.Admin,
+		AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog), Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
 	}, nil
 }
 

@@ -52,8 +52,11 @@ func (p *processor) openBooks() error {
 	return nil
 }
 
-// closeBooks closes the journal, when nothing is admitted or shipped any more.
+// closeBooks closes the journal and the log of lines that were sent, when nothing is admitted or shipped any more.
 func (p *processor) closeBooks() {
+	if err := p.sent.Close(); err != nil {
+		p.log.Error("usage log was not closed", "err", err)
+	}
 	open := p.books.journal.Open()
 	if err := p.books.journal.Close(); err != nil {
 		p.log.Error("journal was not closed", "err", err)

@@ -15,15 +15,12 @@ import (
 	"runtime/debug"
 	"time"
 
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"github.com/weir-proxy/weir/envoy"
-	"github.com/weir-proxy/weir/extproc"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/store"
@@ -42,6 +39,7 @@ type processor struct {
 	xds       *envoy.Server
 	registry  *prometheus.Registry
 	spool     *usage.Spool
+	sent      *usage.Appender // the log of the lines that Envoys send
 	seen      seen
 	books     books
 }
@@ -87,6 +85,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.seen.register(p.registry)
+	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
 	p.spool = p.newSpool()
 	p.engine = policy.New(policy.Options{
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
@@ -97,6 +96,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
 	p.xds = envoy.NewServer(gateway(cfg), log)
+	p.countSenders()
 	if err := p.openBooks(); err != nil {
 		return err
 	}
@@ -108,6 +108,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 func gateway(cfg config.Config) envoy.Gateway {
 	return envoy.Gateway{
 		Listen:       cfg.Gateway.Listen,
+		AccessLog:    envoy.AccessLog(cfg.Envoy.AccessLog),
 		LogFile:      filepath.Join(cfg.Envoy.LogDir, usage.ActiveLog),
 		CAFile:       cfg.Envoy.CAFile,
 		MaxBodyBytes: int(cfg.Gateway.MaxBodyBytes),
@@ -136,30 +137,6 @@ func (p *processor) run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// decide serves ext_proc and xDS on the Unix socket.
-func (p *processor) decide(ctx context.Context) error {
-	listener, err := listenUnix(p.cfg.Processor.Socket)
-	if err != nil {
-		return err
-	}
-	server := grpc.NewServer(extproc.ServerOptions(p.cfg.Gateway.MaxBodyBytes)...)
-	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{
-		Engine: p.engine, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
-	}))
-	p.xds.Register(ctx, server)
-	stop := context.AfterFunc(ctx, func() {
-		// Discovery streams end with ctx; a decision takes microseconds. What is left after a second is not worth waiting for.
-		timer := time.AfterFunc(time.Second, server.Stop)
-		defer timer.Stop()
-		server.GracefulStop()
-	})
-	defer stop()
-	if err := server.Serve(listener); err != nil {
-		return fmt.Errorf("serve %s: %w", p.cfg.Processor.Socket, err)
-	}
-	return nil
 }
 
 // listenUnix listens on a socket that a processor that was killed may have left behind.

@@ -6,6 +6,9 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/usage"
 )
@@ -27,15 +30,30 @@ func (p *processor) newSpool() *usage.Spool {
 	})
 }
 
-// logWriters returns the Envoys that are connected.
+// logWriters returns who writes logs: the Envoys that are connected and write to a file, and this process for those that send their lines.
 func (p *processor) logWriters() []usage.LogWriter {
-	var out []usage.LogWriter
+	out := []usage.LogWriter{p.sent}
 	for _, e := range p.xds.Status().Envoys {
-		if admin := p.adminOf(e); admin != "" {
+		if admin := p.adminOf(e); admin != "" && e.AccessLog == envoy.AccessLogFile {
 			out = append(out, logWriter{log: filepath.Base(envoy.LogFile(gateway(p.cfg).LogFile, e.ID)), admin: admin})
 		}
 	}
 	return out
+}
+
+// countSenders shows how many Envoys send their lines: as many as may take some of them along when they end.
+func (p *processor) countSenders() {
+	promauto.With(p.registry).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "weir_usage_grpc_envoys", Help: "Envoys that are connected and send the lines of their access log by gRPC.",
+	}, func() float64 {
+		n := 0
+		for _, e := range p.xds.Status().Envoys {
+			if e.AccessLog == envoy.AccessLogGRPC {
+				n++
+			}
+		}
+		return float64(n)
+	})
 }
 
 // adminOf returns where the admin interface of an Envoy is. One that was not started by Weir may not have said so.

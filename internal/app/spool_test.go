@@ -39,3 +39,13 @@ func TestAdminInterfaceOfAnEnvoyThatDoesNotSayIsTheConfiguredOne(t *testing.T) {
 		t.Errorf("the log is %s", got)
 	}
 }
+
+func TestOnlyOneLogIsNamedForNoEnvoy(t *testing.T) {
+	file := gateway(config.Default().Complete()).LogFile
+	if err := envoy.CheckNode("grpc"); err == nil {
+		t.Error("an Envoy may be called grpc, and write to the log of lines that were sent")
+	}
+	if got := filepath.Base(envoy.LogFile(file, "grpc")); got != usage.SentLog {
+		t.Errorf("the name that no Envoy may have is that of %s, want %s", got, usage.SentLog)
+	}
+}

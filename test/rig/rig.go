@@ -44,6 +44,7 @@ type Options struct {
 	Config     string
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
+	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
 
 	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
 	DSN string // an empty database; empty means one of the server that the tests share
@@ -165,12 +166,19 @@ func (r *Rig) configFile() string { return filepath.Join(r.Dir, "weir.yaml") }
 
 func (r *Rig) writeConfig() {
 	r.t.Helper()
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
-		r.Dir, addr(r.port), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
+	listen := ""
+	if r.o.Remote {
+		listen = r.far()
+	}
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nprocessor: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), listen, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
 }
+
+// far is where the processor listens for Envoys on other machines. Only weir dev has another use for the port.
+func (r *Rig) far() string { return addr(r.port + 4) }
 
 // StartEnvoy runs Envoy and waits until it serves. Start has done so; call it again after [Rig.KillEnvoy].
 func (r *Rig) StartEnvoy() {
@@ -192,7 +200,11 @@ func (r *Rig) LaunchEnvoy() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: filepath.Join(r.Dir, "weir.sock"), Admin: r.EnvoyAdmin})
+	o := envoy.BootstrapOptions{Socket: filepath.Join(r.Dir, "weir.sock"), Admin: r.EnvoyAdmin}
+	if r.o.Remote {
+		o.Processor, o.AccessLog = r.far(), envoy.AccessLogGRPC
+	}
+	boot, err := envoy.Bootstrap(o)
 	if err != nil {
 		r.t.Fatal(err)
 	}

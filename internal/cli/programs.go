@@ -93,7 +93,7 @@ func envoyCommand(p Programs) *cobra.Command {
 streams in flight run to their end. It needs none of the secrets.
 
 One processor serves several Envoys. Each but one needs a name of its own, by which its access log is named, and on the same machine an
-admin address of its own.`,
+admin address of its own. On another machine than the processor it needs envoy.processor and envoy.access_log in its file.`,
 			Example: `  weir envoy --config /etc/weir/weir.yaml
   weir envoy --config /etc/weir/weir.yaml --node second --admin 127.0.0.1:10012`,
 		},

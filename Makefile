@@ -56,7 +56,7 @@ e2e: ## the end-to-end tests alone, always anew
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (default 60s)
-	@grep -rlE --include='*_test.go' '^func Fuzz' cmd envoy extproc internal policy usage | while read -r file; do \
+	@grep -rlE --include='*_test.go' '^func Fuzz' cmd envoy extproc internal plugins policy usage | while read -r file; do \
 		sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$file" | while read -r name; do \
 			echo "$$(dirname "$$file") $$name"; \
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null || exit 1; \
@@ -69,7 +69,7 @@ bench: ## measure Weir against a bare Envoy; BENCH holds flags
 
 .PHONY: generate
 generate: ## rewrite what is made from code: golden files and docs/cli.md
-	@for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' envoy extproc internal policy usage | xargs -n 1 dirname | sort -u); do \
+	@for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' envoy extproc internal plugins policy usage | xargs -n 1 dirname | sort -u); do \
 		(set -x; go test "./$$dir" -update) || exit 1; done
 
 .PHONY: lint

@@ -200,7 +200,7 @@ func anchors(text string) []string {
 }
 
 // named is a path in a code span that claims to be a file or folder of this repository.
-var named = regexp.MustCompile(`^(?:cmd|deploy|docs|envoy|extproc|internal|policy|test|usage)(?:/[A-Za-z0-9._/-]+)+$`)
+var named = regexp.MustCompile(`^(?:cmd|deploy|docs|envoy|extproc|internal|plugins|policy|test|usage)(?:/[A-Za-z0-9._/-]+)+$`)
 
 func TestArchitectureNamesWhatIsThere(t *testing.T) {
 	t.Parallel()

@@ -18,12 +18,14 @@ type layer struct {
 
 // layers has every package that is built into a program. Tests may import more: they put real parts together.
 var layers = map[string]layer{
-	"policy":        {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
-	"usage":         {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
-	"extproc":       {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
-	"envoy":         {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
-	"usage/journal": {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
-	"cmd/weir":      {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
+	"policy":           {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
+	"usage":            {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
+	"extproc":          {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
+	"envoy":            {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"usage/journal":    {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
+	"plugins/meter":    {nil, "it turns bytes into bytes, whoever runs them"},
+	"plugins/wasmtest": {nil, "it serves tests"},
+	"cmd/weir":         {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/postgres",
@@ -53,7 +55,7 @@ var layers = map[string]layer{
 }
 
 // onlyForTests are packages that no program may contain.
-var onlyForTests = []string{"internal/admin/admintest", "internal/postgres/pgtest", "internal/repo", "internal/sdks", "test/rig"}
+var onlyForTests = []string{"internal/admin/admintest", "internal/postgres/pgtest", "internal/repo", "internal/sdks", "plugins/wasmtest", "test/rig"}
 
 func TestDependenciesPointToPolicy(t *testing.T) {
 	t.Parallel()
@@ -108,6 +110,7 @@ type library struct {
 // libraries has every module that this repository uses itself; docs/adr/0006-choose-dependencies.md says why it does.
 var libraries = map[string]library{
 	"github.com/envoyproxy/go-control-plane": {[]string{"envoy", "extproc", "internal/app", "test/*"}, "Envoy's types end where Envoy is spoken to"},
+	"github.com/tetratelabs/wazero":          {[]string{"plugins/host", "plugins/meter"}, "guests are run by the host of plugins; the meter's tests run them with and without meters"},
 	"google.golang.org/grpc":                 {[]string{"envoy", "extproc", "internal/app", "test/*"}, "only Envoy is spoken to by gRPC"},
 	"google.golang.org/protobuf":             {[]string{"envoy", "extproc", "test/*"}, "only Envoy is spoken to in protobuf"},
 	"github.com/jackc/pgx/v5":                {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},

@@ -23,6 +23,7 @@ var layers = map[string]layer{
 	"extproc":          {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
 	"envoy":            {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
 	"usage/journal":    {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
+	"plugins/abi":      {nil, "it is a format, whoever speaks it"},
 	"plugins/meter":    {nil, "it turns bytes into bytes, whoever runs them"},
 	"plugins/wasmtest": {nil, "it serves tests"},
 	"cmd/weir":         {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},

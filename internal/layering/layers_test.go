@@ -24,6 +24,8 @@ var layers = map[string]layer{
 	"envoy":            {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
 	"usage/journal":    {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
 	"plugins/abi":      {nil, "it is a format, whoever speaks it"},
+	"plugins/host":     {[]string{"plugins/abi", "plugins/meter", "plugins/pii"}, "it runs plugins and says what they said; who asks them, and what becomes of a verdict, is policy's and extproc's business"},
+	"plugins/pii":      {nil, "it reads bytes"},
 	"plugins/meter":    {nil, "it turns bytes into bytes, whoever runs them"},
 	"plugins/wasmtest": {nil, "it serves tests"},
 	"cmd/weir":         {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
@@ -121,6 +123,7 @@ var libraries = map[string]library{
 	"github.com/prometheus/client_golang":    {[]string{"envoy", "extproc", "usage", "usage/journal", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                 {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
 	"golang.org/x/sync":                      {[]string{"internal/*", "test/*"}, "the domain starts no goroutines"},
+	"golang.org/x/sys":                       {[]string{"plugins/host"}, "only the memory of plugins needs calls that the standard library has not"},
 	"github.com/google/go-cmp":               {nil, "it panics on what it does not understand: tests alone"},
 	"github.com/rogpeppe/go-internal":        {nil, "it runs scripts: tests alone"},
 }

@@ -362,6 +362,9 @@ func (d *decoder) check() error {
 		if g.mutable && g.valueType == v128 {
 			return fmt.Errorf("global %d is mutable and of type v128, which a host cannot put back", i)
 		}
+		if g.mutable && isReference(g.valueType) {
+			d.out.Obstacle = "it has a mutable global of a reference type, which belongs to one instance"
+		}
 	}
 	if d.start >= 0 {
 		if t := d.signature(uint32(d.start)); len(t.params)+len(t.results) > 0 {

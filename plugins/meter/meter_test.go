@@ -15,7 +15,7 @@ import (
 
 func TestFuelIsTheCostOfWhatWasDone(t *testing.T) {
 	t.Parallel()
-	m := New()
+	m := NewBuilder()
 	i32s := Types{I32}
 	m.Func("nothing", nil, nil, nil)
 	m.Func("three", nil, i32s, nil, I32Const(1), I32Const(2), Add())
@@ -47,7 +47,7 @@ func TestFuelIsTheCostOfWhatWasDone(t *testing.T) {
 
 func TestFuelDoesNotDependOnSlices(t *testing.T) {
 	t.Parallel()
-	m := New()
+	m := NewBuilder()
 	m.Memory(4, 4)
 	m.Func("work", Types{I32}, nil, nil,
 		Loop(Get(0), I32Const(100_000), I32Const(1), MemoryFill(), I32Const(0), I32Const(7), I32Const(150_000), MemoryFill(),
@@ -77,7 +77,7 @@ func TestFuelDoesNotDependOnSlices(t *testing.T) {
 func TestEndlessGuestsRunOutOfFuel(t *testing.T) {
 	t.Parallel()
 	const fib = 4
-	m := New()
+	m := NewBuilder()
 	m.Memory(1, -1)
 	m.Func("loop", nil, nil, nil, Loop(Br(0)))
 	m.Func("tight", nil, nil, nil, Loop(Loop(Block(Br(2)))))
@@ -105,7 +105,7 @@ func TestEndlessGuestsRunOutOfFuel(t *testing.T) {
 
 func TestDeepRecursionRunsOutOfStack(t *testing.T) {
 	t.Parallel()
-	m := New()
+	m := NewBuilder()
 	m.Func("deep", Types{I64}, Types{I64}, nil, Get(0), I64Const(1), Op(0x7c), Call(0))
 	fat := make([]Code, 0, 4000)
 	for range 1000 {
@@ -128,7 +128,7 @@ func TestDeepRecursionRunsOutOfStack(t *testing.T) {
 
 func TestStackIsGivenBack(t *testing.T) {
 	t.Parallel()
-	m := New()
+	m := NewBuilder()
 	leaf := m.Func("", nil, Types{I32, I32}, nil, I32Const(1), I32Const(2), Return())
 	pair := m.Func("pair", Types{I32}, Types{I32, I32}, nil, Block(Get(0), BrIf(0), Call(leaf), Return()), Call(leaf))
 	m.Func("many", nil, nil, Types{I32}, I32Const(10_000), Set(0),
@@ -150,7 +150,7 @@ func TestIndicesOfFunctionsMove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := New()
+	m := NewBuilder()
 	i32s := Types{I32}
 	hundred := m.Import("env", "hundred", nil, i32s)
 	one := m.Func("one", nil, i32s, nil, I32Const(1))
@@ -197,7 +197,7 @@ func TestIndicesOfFunctionsMove(t *testing.T) {
 
 func TestCopiesInPiecesAreCopies(t *testing.T) {
 	t.Parallel()
-	m := New()
+	m := NewBuilder()
 	m.Memory(8, 8)
 	m.Func("copy", Types{I32, I32, I32}, nil, nil, Get(0), Get(1), Get(2), MemoryCopy())
 	m.Func("fill", Types{I32, I32, I32}, nil, nil, Get(0), Get(1), Get(2), MemoryFill())
@@ -255,7 +255,7 @@ func TestStateThatCannotBePutBackIsNamed(t *testing.T) {
 		"data.drop":  Op(0xfc, 9, 0),
 		"":           Seq(I32Const(0), I32Const(0), I32Const(1), Op(0xfc, 8, 0, 0), Op(0xfc, 16, 0), Drop(), I32Const(0), Op(0x25, 0), Drop()),
 	} {
-		m := New()
+		m := NewBuilder()
 		m.Memory(1, 1)
 		m.Table(FuncRef, 1, 10)
 		m.Passive([]byte("data"))
@@ -279,7 +279,7 @@ func TestStateThatCannotBePutBackIsNamed(t *testing.T) {
 func TestLimitsAreWrittenIntoTheModule(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ low, high, limit, want int }{{1, -1, 10, 10}, {1, 5, 10, 5}, {1, 50, 10, 10}, {10, -1, 10, 10}} {
-		m := New()
+		m := NewBuilder()
 		m.Memory(tt.low, tt.high)
 		m.Func("grow", Types{I32}, Types{I32}, nil, Get(0), MemoryGrow())
 		out, err := Instrument(m.Bytes(), Limits{MemoryPages: uint32(tt.limit)})
@@ -307,7 +307,7 @@ func TestLimitsAreWrittenIntoTheModule(t *testing.T) {
 func TestModulesThatCannotBeMeteredAreRefused(t *testing.T) {
 	t.Parallel()
 	with := func(f func(m *Builder)) []byte {
-		m := New()
+		m := NewBuilder()
 		f(m)
 		return m.Bytes()
 	}
@@ -348,7 +348,7 @@ func TestWhatWazeroTakesIsKnown(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	module := func(code Code) []byte {
-		m := New()
+		m := NewBuilder()
 		m.Memory(1, 1)
 		m.Table(FuncRef, 1, 1)
 		m.Passive([]byte("x"))

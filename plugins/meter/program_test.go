@@ -33,7 +33,7 @@ const memoryPages = 3
 
 // program returns a module with some functions, each of which may call those before it and, now and then, itself.
 func program(r *rand.Rand) []byte {
-	m := New()
+	m := NewBuilder()
 	m.Memory(memoryPages, memoryPages+2)
 	m.Table(FuncRef, 8, 20)
 	m.Data(100, []byte("some bytes to begin with"))

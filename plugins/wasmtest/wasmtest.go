@@ -3,7 +3,7 @@
 // Package wasmtest assembles small WebAssembly modules for tests, so that a test of a hostile guest needs no compiler, and shows
 // every instruction that it is about.
 //
-//	m := wasmtest.New()
+//	m := wasmtest.NewBuilder()
 //	m.Memory(1, 1)
 //	m.Func("spin", nil, nil, nil, wasmtest.Loop(wasmtest.Br(0)))
 //	wasm := m.Bytes()
@@ -45,8 +45,8 @@ type Builder struct {
 	custom  []byte
 }
 
-// New returns an empty module.
-func New() *Builder { return &Builder{} }
+// NewBuilder returns an empty module.
+func NewBuilder() *Builder { return &Builder{} }
 
 // Type returns the index of a function type.
 func (m *Builder) Type(params, results Types) int {

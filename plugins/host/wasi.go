@@ -86,9 +86,12 @@ func wasiResolution(i *instance, s []uint64) {
 	s[0] = errnoSuccess
 }
 
+// noTime is what plugins without a clock are told, in nanoseconds: 2000-01-01. Go's runtime does not take 0 for an answer.
+const noTime = 946_684_800_000_000_000
+
 // wasiTime is clock_time_get(clock, precision, out).
 func wasiTime(i *instance, s []uint64) {
-	var t uint64
+	t := uint64(noTime)
 	if slices.Contains(i.plugin.source.Grants, Clock) {
 		t = uint64(i.call.now.UnixNano())
 	}

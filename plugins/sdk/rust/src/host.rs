@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Helpers of the host. A plugin that uses one needs its capability: `log`, `clock`, `regexp`, `pii`, `json`, `counters`.
+
+#[cfg(target_arch = "wasm32")]
+mod import {
+    #[link(wasm_import_module = "weir")]
+    extern "C" {
+        pub fn log(level: i32, at: *const u8, len: usize);
+        pub fn now() -> i64;
+        pub fn find(pattern: *const u8, pattern_len: usize, text: *const u8, len: usize, out: *mut [u32; 2], max: usize) -> i32;
+        pub fn scan(kinds: u32, text: *const u8, len: usize, out: *mut [u32; 3], max: usize) -> i32;
+        pub fn json(text: *const u8, len: usize, path: *const u8, path_len: usize) -> i64;
+        pub fn count(name: *const u8, len: usize, delta: i64, window: i64) -> i64;
+    }
+}
+
+/// Kinds of [`scan`].
+pub mod kind {
+    pub const EMAIL: u32 = 1;
+    pub const CARD: u32 = 2;
+    pub const IBAN: u32 = 4;
+    pub const SSN: u32 = 8;
+    pub const IPV4: u32 = 16;
+    pub const PHONE: u32 = 32;
+    pub const SECRET: u32 = 64;
+    pub const ALL: u32 = 127;
+}
+
+/// Logs a line: level 0 debug, 1 info, 2 warn, 3 error.
+#[cfg(target_arch = "wasm32")]
+pub fn log(level: i32, line: &str) {
+    unsafe { import::log(level, line.as_ptr(), line.len()) }
+}
+
+/// Nanoseconds since 1970, the same for the whole call.
+#[cfg(target_arch = "wasm32")]
+pub fn now() -> i64 {
+    unsafe { import::now() }
+}
+
+/// The first `max` matches of a regular expression (RE2 syntax), as ranges of bytes; nothing if the pattern is wrong.
+#[cfg(target_arch = "wasm32")]
+pub fn find(pattern: &str, text: &str, max: usize) -> Option<Vec<core::ops::Range<usize>>> {
+    let mut out = vec![[0u32; 2]; max];
+    let n = unsafe { import::find(pattern.as_ptr(), pattern.len(), text.as_ptr(), text.len(), out.as_mut_ptr(), max) };
+    let n = usize::try_from(n).ok()?;
+    Some(out[..n].iter().map(|m| m[0] as usize..m[1] as usize).collect())
+}
+
+/// The first `max` pieces of personal data or secrets: range of bytes and kind.
+#[cfg(target_arch = "wasm32")]
+pub fn scan(kinds: u32, text: &str, max: usize) -> Vec<(core::ops::Range<usize>, u32)> {
+    let mut out = vec![[0u32; 3]; max];
+    let n = unsafe { import::scan(kinds, text.as_ptr(), text.len(), out.as_mut_ptr(), max) };
+    out[..n as usize].iter().map(|m| (m[0] as usize..m[1] as usize, m[2])).collect()
+}
+
+/// A value in a JSON text, as it stands there, by a path such as `messages.0.content`.
+#[cfg(target_arch = "wasm32")]
+pub fn json<'a>(text: &'a [u8], path: &str) -> Option<&'a [u8]> {
+    let r = unsafe { import::json(text.as_ptr(), text.len(), path.as_ptr(), path.len()) };
+    if r < 0 {
+        return None;
+    }
+    let (start, len) = ((r >> 32) as usize, (r & 0xffff_ffff) as usize);
+    text.get(start..start + len)
+}
+
+/// Adds to a counter of this tenant and returns its new value. It begins at 0 again every `window` milliseconds (0: never). Nothing if there is no room for another counter.
+#[cfg(target_arch = "wasm32")]
+pub fn count(name: &str, delta: i64, window: i64) -> Option<i64> {
+    match unsafe { import::count(name.as_ptr(), name.len(), delta, window) } {
+        i64::MIN => None,
+        n => Some(n),
+    }
+}

@@ -176,7 +176,8 @@ func (i *instance) reset() bool {
 	if m == nil || int(i.mod.Memory().Size()) != m.size {
 		return false // a memory that grew does not shrink
 	}
-	if i.memory.reset() != nil {
+	i.memory.learn(&m.hot)
+	if i.memory.reset(&m.hot) != nil {
 		return false
 	}
 	i.restoreGlobals()

@@ -58,16 +58,36 @@ func (l *linear) attach(f *frozen, size int) error {
 	return nil
 }
 
-// reset forgets what was written since attach.
-func (l *linear) reset() error {
-	if l.bytes == 0 {
-		return nil
+// reset forgets what was written since attach: the pages of hot are copied back, and the kernel drops the rest.
+func (l *linear) reset(hot *hotPages) error {
+	at := 0
+	for _, r := range hot.ranges() {
+		if err := l.drop(at, r.start); err != nil {
+			return err
+		}
+		copy(l.reserved[r.start:r.end], l.from.view[r.start:r.end])
+		at = r.end
 	}
-	return unix.Madvise(l.reserved[:l.bytes], unix.MADV_DONTNEED)
+	return l.drop(at, l.bytes)
 }
 
-// frozen is a file in memory.
-type frozen struct{ fd int }
+func (l *linear) drop(from, to int) error {
+	if from == to {
+		return nil
+	}
+	return unix.Madvise(l.reserved[from:to], unix.MADV_DONTNEED)
+}
+
+// learn notes which pages a call has changed.
+func (l *linear) learn(hot *hotPages) {
+	hot.learn(l.bytes, func(from, to int) bool { return !bytes.Equal(l.reserved[from:to], l.from.view[from:to]) })
+}
+
+// frozen is a file in memory, and a view of it.
+type frozen struct {
+	fd   int
+	view []byte
+}
 
 // freeze keeps a copy of memory.
 func freeze(memory []byte) (f frozen, err error) {
@@ -78,6 +98,13 @@ func freeze(memory []byte) (f frozen, err error) {
 	if err := f.write(memory); err != nil {
 		return f, errors.Join(fmt.Errorf("keep an image: %w", err), f.close())
 	}
+	if len(memory) == 0 {
+		return f, nil
+	}
+	f.view, err = unix.Mmap(f.fd, 0, len(memory), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return f, errors.Join(fmt.Errorf("look at the image: %w", err), f.close())
+	}
 	return f, nil
 }
 
@@ -86,10 +113,9 @@ func (f frozen) write(memory []byte) error {
 	if err := unix.Ftruncate(f.fd, int64(len(memory))); err != nil {
 		return err
 	}
-	const page = 4096
-	var zero [page]byte
-	for at := 0; at < len(memory); at += page {
-		p := memory[at:min(at+page, len(memory))]
+	zero := make([]byte, osPage)
+	for at := 0; at < len(memory); at += osPage {
+		p := memory[at:min(at+osPage, len(memory))]
 		if bytes.Equal(p, zero[:len(p)]) {
 			continue
 		}
@@ -104,4 +130,10 @@ func (f frozen) write(memory []byte) error {
 	return nil
 }
 
-func (f frozen) close() error { return unix.Close(f.fd) }
+func (f frozen) close() error {
+	var err error
+	if f.view != nil {
+		err = unix.Munmap(f.view)
+	}
+	return errors.Join(err, unix.Close(f.fd))
+}

@@ -27,15 +27,17 @@ func (l *linear) Free() { l.reserved = nil }
 
 func (l *linear) attach(f *frozen, size int) error {
 	l.from, l.bytes = f, size
-	return l.reset()
+	return l.reset(nil)
 }
 
-func (l *linear) reset() error {
+func (l *linear) reset(*hotPages) error {
 	if l.from != nil {
 		copy(l.reserved[:l.bytes], l.from.bytes)
 	}
 	return nil
 }
+
+func (l *linear) learn(*hotPages) {}
 
 type frozen struct{ bytes []byte }
 

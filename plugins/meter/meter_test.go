@@ -344,6 +344,31 @@ func TestModulesThatCannotBeMeteredAreRefused(t *testing.T) {
 	}
 }
 
+func TestGuestsDoNotReachTheMeters(t *testing.T) {
+	t.Parallel()
+	// Indices behind the module's own are those of the meters: fuel, stack, the scratch local, the functions that were added.
+	for name, change := range map[string]func(m *Builder){
+		"read the fuel":      func(m *Builder) { m.Func("f", nil, Types{I64}, nil, GlobalGet(1)) },
+		"write the fuel":     func(m *Builder) { m.Func("f", nil, nil, nil, I64Const(1<<40), GlobalSet(1)) },
+		"write the stack":    func(m *Builder) { m.Func("f", nil, nil, nil, I64Const(1<<40), GlobalSet(2)) },
+		"export the fuel":    func(m *Builder) { m.Export("fuel", 3, 1) },
+		"begin with it":      func(m *Builder) { m.Global(I64, false, GlobalGet(2)) },
+		"use the scratch":    func(m *Builder) { m.Func("f", Types{I32}, Types{I64}, Types{I32}, Get(2)) },
+		"ask for fuel":       func(m *Builder) { m.Func("f", nil, nil, nil, Call(1)) },
+		"export what asks":   func(m *Builder) { m.Func("f", nil, nil, nil); m.Export("g", 0, 1) },
+		"put it in a table":  func(m *Builder) { m.Table(FuncRef, 1, 1); m.Elem(0, 0) },
+		"make it the start":  func(m *Builder) { m.Start(0) },
+		"use a type of them": func(m *Builder) { m.Func("f", nil, nil, nil, Op(0x02, 0x05), Op(0x0b)) },
+	} {
+		m := NewBuilder()
+		m.Global(I32, true, I32Const(0))
+		change(m)
+		if _, err := Instrument(m.Bytes(), Limits{}); err == nil {
+			t.Errorf("%s: it is taken", name)
+		}
+	}
+}
+
 func TestWhatWazeroTakesIsKnown(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

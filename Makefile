@@ -67,6 +67,15 @@ fuzz: ## run each fuzz target for FUZZTIME (default 60s)
 bench: ## measure Weir against a bare Envoy; BENCH holds flags
 	go run ./test/bench $(BENCH)
 
+.PHONY: plugins
+plugins: ## build the example plugins that the compilers at hand can build: bin/plugins
+	@mkdir -p bin/plugins
+	GOOS=wasip1 GOARCH=wasm go build -buildvcs=false -buildmode=c-shared -ldflags='-s -w' -o bin/plugins/guard-go.wasm ./plugins/examples/guard-go
+	@if command -v cargo >/dev/null && [ -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then set -x; \
+		cargo build --quiet --offline --release --target wasm32-unknown-unknown --target-dir .weir/rust --manifest-path plugins/examples/guard-rust/Cargo.toml && \
+		cp .weir/rust/wasm32-unknown-unknown/release/guard.wasm bin/plugins/guard-rust.wasm; \
+	else echo 'plugins: no Rust for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown): left out'; fi
+
 .PHONY: generate
 generate: ## rewrite what is made from code: golden files and docs/cli.md
 	@for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' envoy extproc internal plugins policy usage | xargs -n 1 dirname | sort -u); do \

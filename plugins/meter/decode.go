@@ -64,6 +64,13 @@ type dataSegment struct {
 	data []byte
 }
 
+// What no compiler comes near, and what keeps the estimate of a frame true and a reset cheap.
+const (
+	maxParams  = 255
+	maxResults = 16
+	maxMutable = 1024 // globals
+)
+
 // sections are the parts of a module as they were read.
 type sections struct {
 	types    []funcType
@@ -184,6 +191,9 @@ func (d *decoder) readTypes(r *reader) {
 		}
 		for range r.count() {
 			t.results = append(t.results, r.valueType())
+		}
+		if len(t.params) > maxParams || len(t.results) > maxResults {
+			r.fail("a function has %d parameters and %d results, and the limits are %d and %d", len(t.params), len(t.results), maxParams, maxResults)
 		}
 		d.types = append(d.types, t)
 	}
@@ -358,13 +368,20 @@ func (d *decoder) check() error {
 	if d.counted >= 0 && d.counted != int64(len(d.data)) {
 		return fmt.Errorf("it declares %d data segments and has %d", d.counted, len(d.data))
 	}
+	mutable := 0
 	for i, g := range d.globals {
+		if g.mutable {
+			mutable++
+		}
 		if g.mutable && g.valueType == v128 {
 			return fmt.Errorf("global %d is mutable and of type v128, which a host cannot put back", i)
 		}
 		if g.mutable && isReference(g.valueType) {
 			d.out.Obstacle = "it has a mutable global of a reference type, which belongs to one instance"
 		}
+	}
+	if mutable > maxMutable {
+		return fmt.Errorf("it has %d mutable globals, and the limit is %d", mutable, maxMutable)
 	}
 	if d.start >= 0 {
 		if t := d.signature(uint32(d.start)); len(t.params)+len(t.results) > 0 {

@@ -330,8 +330,14 @@ func TestModulesThatCannotBeMeteredAreRefused(t *testing.T) {
 		"try":           {with(func(m *Builder) { m.Func("f", nil, nil, nil, Op(0x1f, 0x40, 0, 0x0b)) }), "opcode 0x1f"},
 		"relaxed":       {with(func(m *Builder) { m.Func("f", nil, nil, nil, Op(0xfd, 0x80, 0x02)) }), "0xfd 0x100"},
 		"behind":        {with(func(m *Builder) { m.Func("f", nil, nil, nil, Op(0x0b)) }), "behind its end"},
-		"start":         {with(func(m *Builder) { m.Start(m.Func("f", Types{I32}, nil, nil)) }), "start function"},
-		"passive":       {with(func(m *Builder) { m.Memory(1, 1); m.Passive(make([]byte, 600_000)) }), "the limit is"},
+		"parameters":    {with(func(m *Builder) { m.Type(make(Types, 0), bytes.Repeat(Types{I32}, 17)) }), "17 results"},
+		"globals": {with(func(m *Builder) {
+			for range 1025 {
+				m.Global(I32, true, I32Const(0))
+			}
+		}), "1025 mutable globals"},
+		"start":   {with(func(m *Builder) { m.Start(m.Func("f", Types{I32}, nil, nil)) }), "start function"},
+		"passive": {with(func(m *Builder) { m.Memory(1, 1); m.Passive(make([]byte, 600_000)) }), "the limit is"},
 	} {
 		if name == "locals" {
 			tt.wasm = slices.Concat([]byte(header), []byte{1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 10, 10, 1, 8, 1, 0xff, 0xff, 0xff, 0xff, 0x0f, I32, 0x0b})

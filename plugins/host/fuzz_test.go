@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/weir-proxy/weir/plugins/abi"
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // FuzzAnswer has a guest answer with the bytes and the pointer that the fuzzer makes up: the host takes a verdict that keeps the rules or reports a failure of the

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/plugins/abi"
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // Where a test guest keeps things in its memory.

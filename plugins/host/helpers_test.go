@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/plugins/abi"
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // asking is a plugin that calls a helper with some texts in its memory (at 1, 2 and 3 times 256) and gives back, as its state, 8 bytes of result and what the helper

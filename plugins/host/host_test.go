@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/plugins/abi"
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // clock is one that tests set.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/meter"
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // attack is what a hostile plugin does, and what becomes of it.

@@ -12,7 +12,7 @@ import (
 //
 //	Linux      in a file without a name, which instances map privately: the kernel copies a page when it is written, and
 //	           forgets the copies when told
-//	elsewhere  in a slice, which is copied back into the instance
+//	elsewhere  in a slice, which is copied back into the instance; on Linux too with the build tag weir_heap
 type image struct {
 	memory  frozen
 	size    int // bytes

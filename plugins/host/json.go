@@ -80,7 +80,7 @@ func (s *jsonWalk) enter(step string) (bool, error) {
 	case '[':
 		n, err := strconv.Atoi(step)
 		if err != nil || n < 0 {
-			return false, nil
+			return false, nil //nolint:nilerr // an array has no such item, which is no mistake of the text
 		}
 		return s.item(n)
 	case 0:

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/weir-proxy/weir/plugins/meter"
 )
@@ -149,18 +150,15 @@ func checkExports(m *meter.Module) error {
 
 func typeNames(types string) string {
 	names := map[rune]string{0x7f: "i32", 0x7e: "i64", 0x7d: "f32", 0x7c: "f64"}
-	out := ""
-	for i, t := range []byte(types) {
-		if i > 0 {
-			out += ", "
-		}
+	var out []string
+	for _, t := range []byte(types) {
 		name, ok := names[rune(t)]
 		if !ok {
 			name = fmt.Sprintf("%#x", t)
 		}
-		out += name
+		out = append(out, name)
 	}
-	return out
+	return strings.Join(out, ", ")
 }
 
 func checkImports(m *meter.Module, grants []Capability) error {

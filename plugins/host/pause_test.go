@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // greedy are guests that take as long as they can between two looks of the host.

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -57,9 +58,9 @@ func (p *pool) take(ctx context.Context, of *Plugin, tenant int64, patience time
 func (p *pool) pick(tenant int64) *instance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for n := len(p.idle) - 1; n >= 0; n-- {
-		if i := p.idle[n]; i.tenant == tenant {
-			p.idle = append(p.idle[:n], p.idle[n+1:]...)
+	for n, i := range slices.Backward(p.idle) {
+		if i.tenant == tenant {
+			p.idle = slices.Delete(p.idle, n, n+1)
 			return i
 		}
 	}
@@ -72,7 +73,7 @@ func (p *pool) put(i *instance) {
 	p.mu.Lock()
 	if len(p.idle) == p.limit {
 		old = p.idle[0]
-		p.idle = append(p.idle[:0], p.idle[1:]...)
+		p.idle = slices.Delete(p.idle, 0, 1)
 	}
 	p.idle = append(p.idle, i)
 	p.mu.Unlock()

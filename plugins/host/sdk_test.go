@@ -40,13 +40,7 @@ func goGuard(tb testing.TB) []byte {
 	tb.Helper()
 	root := repo.Root(tb)
 	builtGo.once.Do(func() {
-		dir, err := os.MkdirTemp("", "weir-plugin") // of all tests of this process
-		if err != nil {
-			builtGo.out = err.Error()
-			return
-		}
-		defer os.RemoveAll(dir)
-		file := filepath.Join(dir, "guard.wasm")
+		file := filepath.Join(tb.TempDir(), "guard.wasm")
 		c := exec.Command("go", "build", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./plugins/examples/guard-go")
 		c.Dir, c.Env = root, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 		out, err := c.CombinedOutput()

@@ -17,7 +17,7 @@ func (b *bench) compare(wasm []byte) error {
 	if err != nil {
 		return fmt.Errorf("the module that was made up is wrong: %w", err)
 	}
-	defer plain.mod.Close(context.Background())
+	defer plain.close()
 	m, err := Instrument(wasm, Limits{})
 	if err != nil {
 		return fmt.Errorf("instrument: %w", err)
@@ -29,7 +29,7 @@ func (b *bench) compare(wasm []byte) error {
 			return fmt.Errorf("the metered module is wrong: %w", err)
 		}
 		used, err := b.compareCalls(plain, metered, m, slice)
-		_ = metered.mod.Close(context.Background())
+		metered.close()
 		if err != nil {
 			return fmt.Errorf("in slices of %d: %w", slice, err)
 		}
@@ -42,7 +42,7 @@ func (b *bench) compare(wasm []byte) error {
 		if err != nil {
 			return err
 		}
-		defer plain.mod.Close(context.Background())
+		defer plain.close()
 	}
 	return nil
 }

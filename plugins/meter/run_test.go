@@ -72,6 +72,8 @@ func (b *bench) start(binary []byte) (*guest, error) {
 	return g, nil
 }
 
+func (g *guest) close() { _ = g.mod.Close(context.Background()) } // it only frees memory
+
 func (g *guest) context() context.Context {
 	return context.WithValue(context.Background(), guestKey{}, g)
 }

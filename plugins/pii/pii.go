@@ -7,6 +7,7 @@
 package pii
 
 import (
+	"bytes"
 	"iter"
 	"math/bits"
 )
@@ -114,22 +115,12 @@ func email(t []byte, at, from int) (Found, bool) {
 	}
 	if end > at && t[end-1] == '.' { // of the sentence
 		end--
-		dot = lastDot(t[at+1:end]) + at + 1
+		dot = bytes.LastIndexByte(t[:end], '.')
 	}
 	if start == at || dot <= at || end-dot < 3 || !isLetter(t[end-1]) {
 		return Found{}, false
 	}
 	return Found{start, end, Email}, true
-}
-
-// lastDot is where the last dot is, -1 if there is none.
-func lastDot(t []byte) int {
-	for i := len(t) - 1; i >= 0; i-- {
-		if t[i] == '.' {
-			return i
-		}
-	}
-	return -1
 }
 
 // digits looks for what begins with a digit.

@@ -91,7 +91,7 @@ func (g given) KeyName() string { return g.Text(5) }
 // Address returns the client's IP address.
 func (g given) Address() string { return g.Text(6) }
 
-// Operation returns what is asked for: chat, embeddings, …
+// Operation returns what is asked for: chat, embeddings and so on.
 func (g given) Operation() string { return g.Text(7) }
 
 // Model returns the model that was asked for.

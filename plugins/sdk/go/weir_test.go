@@ -34,9 +34,13 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 	}
 	want := []any{
 		"id", int64(1), "acme", int64(2), "ci", "::1", "chat", "m", true, int64(9), int64(50), int64(5), true,
-		[]weir.Header{{Name: "x-a", Value: "b"}}, []weir.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}}, "user",
-		[]weir.ToolCall{{ID: "c1", Name: "f", Arguments: weir.Text{ID: 2, Text: "{}"}}}, []weir.Tool{{Name: "f", Description: "does f", Parameters: "{}"}},
-		[]string{"east", "west"}, "{raw}", "s",
+		[]weir.Header{{Name: "x-a", Value: "b"}},
+		[]weir.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}},
+		"user",
+		[]weir.ToolCall{{ID: "c1", Name: "f", Arguments: weir.Text{ID: 2, Text: "{}"}}},
+		[]weir.Tool{{Name: "f", Description: "does f", Parameters: "{}"}},
+		[]string{"east", "west"},
+		"{raw}", "s",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

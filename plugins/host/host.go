@@ -81,6 +81,7 @@ type Limits struct {
 	LogBytes    int           // of a call; 8 KiB
 	LogLines    int           // of a call; 64
 	Concurrency int           // calls at a time; all processors but one
+	Idle        int           // instances that wait for calls, of all tenants together; 64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -95,6 +96,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.AnswerBytes, 1<<20)
 	set(&l.LogBytes, 8<<10)
 	set(&l.LogLines, 64)
+	set(&l.Idle, 64)
 	set(&l.Concurrency, max(1, runtime.GOMAXPROCS(0)-1))
 	return l
 }

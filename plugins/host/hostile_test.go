@@ -224,7 +224,7 @@ func TestCallsOfManyTenantsDoNotMeet(t *testing.T) {
 	t.Parallel()
 	m := builder(nil)
 	hook(m, exportRequest, nil, goOn())
-	p := load(t, newHost(t, Options{}), m.Bytes())
+	p := load(t, newHost(t, Options{}), m.Bytes(), func(s *Source) { s.Limits.Idle = 4 })
 	seen := map[*instance]int64{}
 	for n := range 300 {
 		x := request()

@@ -57,7 +57,7 @@ func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 	sum := sha256.Sum256(s.Wasm)
 	p := &Plugin{host: h, source: s, limits: limits, module: m, loaded: h.clock(), digest: hex.EncodeToString(sum[:])}
 	p.source.Wasm = nil // the caller's, and large
-	p.pool.init(limits.Concurrency)
+	p.pool.init(limits.Concurrency, limits.Idle)
 	p.patterns.init()
 	if err := p.compile(ctx); err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", s.Name, err)

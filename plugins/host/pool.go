@@ -20,9 +20,9 @@ type pool struct {
 	idle []*instance // the one that was used last is last
 }
 
-func (p *pool) init(concurrency int) {
+func (p *pool) init(concurrency, idle int) {
 	p.slots = make(chan struct{}, concurrency)
-	p.limit = max(4, 2*concurrency)
+	p.limit = idle
 }
 
 // take waits for its turn and returns an instance, which goes back by put or drop.

@@ -62,6 +62,7 @@ type element struct{ encoded []byte }
 type dataSegment struct {
 	head []byte // all but the length and the bytes
 	data []byte
+	at   int64 // where it goes; -1 if that is not a plain number
 }
 
 // What no compiler comes near, and what keeps the estimate of a frame true and a reset cheap.

@@ -40,7 +40,7 @@ func (d *decoder) encode() error {
 		out = section(out, sectionDataCount, appendU32(nil, uint32(d.counted)))
 	}
 	out = section(out, sectionCode, list(append(bodies, x.codes...), appendBytes))
-	out = section(out, sectionData, list(d.data, func(b []byte, s dataSegment) []byte {
+	out = section(out, sectionData, list(d.joined(), func(b []byte, s dataSegment) []byte {
 		return appendBytes(append(b, s.head...), s.data)
 	}))
 	d.out.Start = d.start >= 0

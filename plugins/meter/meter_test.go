@@ -254,6 +254,42 @@ func TestCopiesInPiecesAreCopies(t *testing.T) {
 	}
 }
 
+func TestSegmentsSideBySideAreJoined(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		data func(m *Builder)
+		want int
+	}{
+		"in order": {func(m *Builder) {
+			m.Data(8, []byte("ab"))
+			m.Data(10, []byte("cd"))
+			m.Data(100, []byte("e"))
+			m.Data(9000, []byte("f"))
+		}, 2},
+		"overlap":   {func(m *Builder) { m.Data(8, []byte("abcd")); m.Data(10, []byte("xy")); m.Data(10, []byte("z")) }, 3},
+		"backwards": {func(m *Builder) { m.Data(100, []byte("abcd")); m.Data(8, []byte("xy")) }, 2},
+		"passive":   {func(m *Builder) { m.Data(8, []byte("a")); m.Data(9, []byte("b")); m.Passive([]byte("c")) }, 3},
+	} {
+		m := NewBuilder()
+		m.Memory(1, 1)
+		tt.data(m)
+		b := newBench(t)
+		plain, err := b.start(m.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := plain.mod.Memory().Read(0, PageSize)
+		got, _ := b.metered(t, m.Bytes()).mod.Memory().Read(0, PageSize)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: the memory differs", name)
+		}
+		d := decoder{limits: Limits{}.withDefaults(), out: &Module{Custom: map[string][]byte{}}}
+		if err := d.decode(m.Bytes()); err != nil || len(d.joined()) != tt.want {
+			t.Errorf("%s: %d segments, %v; want %d", name, len(d.joined()), err, tt.want)
+		}
+	}
+}
+
 func TestStateThatCannotBePutBackIsNamed(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]Code{

@@ -56,13 +56,45 @@ func (d *decoder) readData(r *reader) {
 			r.fail("data segment of the unknown kind %d", kind)
 			return
 		}
+		at := int64(-1)
 		if kind != 1 {
-			head = append(head, d.constant(r)...)
+			offset := d.constant(r)
+			if offset[0] == opI32Const {
+				at = int64(uint32((&reader{b: offset[1:]}).signed(32)))
+			}
+			head = append(head, offset...)
 		}
 		data := r.take(int(r.u32()))
 		if kind == 1 && len(data) > d.limits.Passive {
 			r.fail("a passive data segment has %d bytes, and the limit is %d", len(data), d.limits.Passive)
 		}
-		d.data = append(d.data, dataSegment{head, data})
+		d.data = append(d.data, dataSegment{head, data, at})
 	}
+}
+
+// closeBy is how many zeros between two segments are cheaper than another segment.
+const closeBy = 256
+
+// joined returns the data segments with those put together that lie side by side: some linkers leave out each run of zeros, which makes thousands of segments
+// that the engine has to go through for every instance. Nothing may refer to segments by number, and none may overlap one before it.
+func (d *decoder) joined() []dataSegment {
+	if d.counted >= 0 || len(d.data) < 2 {
+		return d.data
+	}
+	var out []dataSegment
+	end := int64(0) // of all so far
+	for _, s := range d.data {
+		if s.at < end {
+			return d.data // out of order, of an unknown place or passive
+		}
+		if n := len(out); n > 0 && s.at-end <= closeBy {
+			last := &out[n-1]
+			last.data = append(append(last.data, make([]byte, s.at-end)...), s.data...)
+		} else {
+			s.data = append([]byte(nil), s.data...) // not the caller's any more
+			out = append(out, s)
+		}
+		end = s.at + int64(len(s.data))
+	}
+	return out
 }

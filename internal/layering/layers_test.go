@@ -18,17 +18,19 @@ type layer struct {
 
 // layers has every package that is built into a program. Tests may import more: they put real parts together.
 var layers = map[string]layer{
-	"policy":           {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
-	"usage":            {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
-	"extproc":          {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
-	"envoy":            {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
-	"usage/journal":    {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
-	"plugins/abi":      {nil, "it is a format, whoever speaks it"},
-	"plugins/host":     {[]string{"plugins/abi", "plugins/meter", "plugins/pii"}, "it runs plugins and says what they said; who asks them, and what becomes of a verdict, is policy's and extproc's business"},
-	"plugins/pii":      {nil, "it reads bytes"},
-	"plugins/meter":    {nil, "it turns bytes into bytes, whoever runs them"},
-	"plugins/wasmtest": {nil, "it serves tests"},
-	"cmd/weir":         {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
+	"policy":                    {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
+	"usage":                     {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
+	"extproc":                   {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
+	"envoy":                     {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"usage/journal":             {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
+	"plugins/abi":               {nil, "it is a format, whoever speaks it"},
+	"plugins/host":              {[]string{"plugins/abi", "plugins/meter", "plugins/pii"}, "it runs plugins and says what they said; who asks them, and what becomes of a verdict, is policy's and extproc's business"},
+	"plugins/pii":               {nil, "it reads bytes"},
+	"plugins/sdk/go":            {nil, "it is built into plugins, and so are its imports"},
+	"plugins/examples/guard-go": {[]string{"plugins/sdk/go"}, "it shows what a plugin needs"},
+	"plugins/meter":             {nil, "it turns bytes into bytes, whoever runs them"},
+	"plugins/wasmtest":          {nil, "it serves tests"},
+	"cmd/weir":                  {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/postgres",

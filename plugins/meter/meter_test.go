@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 func TestFuelIsTheCostOfWhatWasDone(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 // generator makes up programs that are valid, end by themselves, and use every kind of instruction that the meter touches.

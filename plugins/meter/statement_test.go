@@ -3,7 +3,7 @@
 package meter
 
 import (
-	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive,staticcheck // instructions read as such
+	. "github.com/weir-proxy/weir/plugins/wasmtest" //nolint:revive // instructions read as such
 )
 
 func (g *generator) statements(n int) Code {

@@ -226,6 +226,58 @@ func TestModulesWithOtherStateGetNewInstances(t *testing.T) {
 	}
 }
 
+func TestStartingForACallHasTheTimeOfACall(t *testing.T) {
+	t.Parallel()
+	// It has state that no image holds, so each call starts it anew; starting takes all the fuel that there is.
+	m := builder(nil)
+	m.Table(FuncRef, 1, 1)
+	m.Func(exportInitialize, nil, nil, Types{I32}, I32Const(300_000), Set(0), Loop(Get(0), I32Const(1), Sub(), Tee(0), BrIf(0)),
+		I32Const(0), Op(0xd0, FuncRef), Op(0x26, 0))
+	hook(m, exportRequest, nil, goOn())
+	p := load(t, newHost(t, Options{}), m.Bytes(), func(s *Source) { s.Limits.Time = time.Nanosecond })
+	r := p.Request(t.Context(), request(), Closed)
+	if r.Failure == nil || r.Failure.Reason != OutOfTime || r.Failure.Call != exportInitialize {
+		t.Errorf("%v", r.Failure)
+	}
+}
+
+func TestClosingWaitsForCalls(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, Options{CacheDir: t.TempDir()})
+	for range 20 {
+		p, err := h.Load(t.Context(), Source{Name: "it", Wasm: rustGuard(t), Limits: patient()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		began := make(chan struct{}, 4)
+		for range 4 {
+			wg.Go(func() {
+				i, err := p.pool.take(t.Context(), p, 1, time.Minute)
+				began <- struct{}{}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := i.invoke(exportRequest, nil); err == nil || !strings.Contains(err.Error(), "fuel") {
+					t.Errorf("without fuel: %v", err) // and not a fault: its memory is still there
+				}
+				p.pool.drop(i)
+			})
+		}
+		for range 4 {
+			<-began
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("the second time: %v", err)
+		}
+		wg.Wait()
+	}
+}
+
 func TestModulesThatAreNoPluginsAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, Options{})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -79,10 +80,10 @@ type outOfMemory struct{}
 func (outOfMemory) Reallocate(uint64) []byte { return nil }
 func (outOfMemory) Free()                    {}
 
-// prepare brings a new instance to the pristine state.
-func (i *instance) prepare() error {
+// prepare brings a new instance to the pristine state, within the time of a call.
+func (i *instance) prepare(done <-chan struct{}) error {
 	if i.plugin.image == nil {
-		return i.start()
+		return i.start(i.plugin.limits.Time, done)
 	}
 	m := i.plugin.image
 	if have := i.mod.Memory().Size() >> 16; have < m.pages() {
@@ -98,10 +99,10 @@ func (i *instance) prepare() error {
 }
 
 // start runs everything that comes before the first hook.
-func (i *instance) start() error {
+func (i *instance) start(limit time.Duration, done <-chan struct{}) error {
 	p := i.plugin
-	i.call = call{left: p.limits.FuelToStart, budget: p.limits.FuelToStart, now: p.loaded, log: &logs{limits: p.limits}}
-	i.call.until = p.host.clock().Add(p.limits.TimeToStart)
+	i.call = call{left: p.limits.FuelToStart, budget: p.limits.FuelToStart, now: p.loaded, done: done, log: &logs{limits: p.limits}}
+	i.call.until = p.host.clock().Add(limit)
 	defer func() { p.host.report(p.source.Name, i.call.log) }()
 	for _, name := range []string{meter.ExportStart, exportInitialize} {
 		if f := i.mod.ExportedFunction(name); f != nil {

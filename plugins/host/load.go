@@ -91,7 +91,7 @@ func (p *Plugin) takeImage() error {
 		return fmt.Errorf("plugin %s: %w", p.source.Name, err)
 	}
 	defer i.close() // it has worked for nobody, but also for no tenant
-	if err := i.start(); err != nil {
+	if err := i.start(p.limits.TimeToStart, nil); err != nil {
 		return err
 	}
 	if p.module.Obstacle != "" {

@@ -45,7 +45,7 @@ func (p *pool) take(ctx context.Context, of *Plugin, tenant int64, patience time
 	}
 	i, err := of.instantiate(tenant)
 	if err == nil {
-		if err = i.prepare(); err == nil {
+		if err = i.prepare(ctx.Done()); err == nil {
 			return i, nil
 		}
 		i.close()

@@ -28,6 +28,7 @@ func (b *bench) compare(wasm []byte) error {
 		if err != nil {
 			return fmt.Errorf("the metered module is wrong: %w", err)
 		}
+		metered.stack = deepStack
 		used, err := b.compareCalls(plain, metered, m, slice)
 		metered.close()
 		if err != nil {
@@ -79,7 +80,7 @@ func (b *bench) compareCalls(plain, metered *guest, m *Module, slice int64) ([]i
 		if fmt.Sprint(want) != fmt.Sprint(got) {
 			return nil, fmt.Errorf("%s: result %v, metered %v", f.Name, want, got)
 		}
-		if wantErr == nil && int64(metered.global(ExportStack).Get()) != testStack {
+		if wantErr == nil && int64(metered.global(ExportStack).Get()) != deepStack {
 			return nil, fmt.Errorf("%s: the stack was not given back", f.Name)
 		}
 		if used < 0 {

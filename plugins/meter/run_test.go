@@ -18,7 +18,11 @@ var (
 	errStack = errors.New("out of stack")
 )
 
-const testStack = 1 << 24
+// testStack is the words of stack of a guest, and deepStack is enough for a thousand calls of large functions.
+const (
+	testStack = 1 << 16
+	deepStack = 1 << 24
+)
 
 // guest is an instance of a module, metered or not.
 type guest struct {
@@ -26,6 +30,7 @@ type guest struct {
 	give  int64 // slice
 	left  int64 // of the budget, besides what is in the global
 	asked int   // how often the guest asked for fuel
+	stack uint64
 }
 
 // bench has one runtime for many guests.
@@ -63,7 +68,7 @@ func refuelTest(ctx context.Context, stack []uint64) {
 }
 
 func (b *bench) start(binary []byte) (*guest, error) {
-	g := &guest{give: 1 << 40, left: 1 << 50}
+	g := &guest{give: 1 << 40, left: 1 << 50, stack: testStack}
 	mod, err := b.runtime.InstantiateWithConfig(g.context(), binary, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return nil, err
@@ -101,7 +106,7 @@ func (g *guest) global(name string) api.MutableGlobal {
 func (g *guest) call(name string, budget, slice int64, args ...uint64) (results []uint64, used int64, err error) {
 	g.give, g.left, g.asked = slice, budget, 0
 	g.global(ExportFuel).Set(0)
-	g.global(ExportStack).Set(testStack)
+	g.global(ExportStack).Set(g.stack)
 	results, err = g.mod.ExportedFunction(name).Call(g.context(), args...)
 	return results, budget - g.left - int64(g.global(ExportFuel).Get()), err
 }

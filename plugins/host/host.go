@@ -70,12 +70,12 @@ func (h *Host) Close(ctx context.Context) error {
 // Limits bound what a plugin may use. A zero means the default that stands beside it.
 type Limits struct {
 	ModuleBytes int           // 16 MiB
-	MemoryBytes int64         // 32 MiB, in steps of 64 KiB
+	MemoryBytes int64         // 32 MiB, in steps of 64 KiB, at least one
 	StackWords  int64         // of 8 bytes; 262,144
 	Fuel        int64         // of a call; 20,000,000
 	FuelPerByte int64         // of input, besides; 500
 	FuelToStart int64         // for the start function, _initialize and weir_configure together; 2,000,000,000
-	Time        time.Duration // of a call, waiting for an instance included; 50 ms
+	Time        time.Duration // of a call, waiting for an instance included; 250 ms: fuel ends what does too much, and this only what the machine is too slow for
 	TimeToStart time.Duration // 10 s
 	AnswerBytes uint32        // 1 MiB
 	LogBytes    int           // of a call; 8 KiB
@@ -91,7 +91,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Fuel, 20_000_000)
 	set(&l.FuelPerByte, 500)
 	set(&l.FuelToStart, 2_000_000_000)
-	set(&l.Time, 50*time.Millisecond)
+	set(&l.Time, 250*time.Millisecond)
 	set(&l.TimeToStart, 10*time.Second)
 	set(&l.AnswerBytes, 1<<20)
 	set(&l.LogBytes, 8<<10)

@@ -47,7 +47,7 @@ type Source struct {
 //   - a [*Failure]: it did not start, or did not take its configuration.
 func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 	limits := s.Limits.withDefaults()
-	m, err := meter.Instrument(s.Wasm, meter.Limits{Bytes: limits.ModuleBytes, MemoryPages: uint32(min(limits.MemoryBytes/meter.PageSize, 1<<16))})
+	m, err := meter.Instrument(s.Wasm, meter.Limits{Bytes: limits.ModuleBytes, MemoryPages: uint32(min(max(limits.MemoryBytes/meter.PageSize, 1), 1<<16))})
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", s.Name, err)
 	}

@@ -29,12 +29,42 @@ func Elements(text []byte, array Span) iter.Seq[Span] {
 	}
 }
 
-// Edits are changes to one text. They do not overlap; those that insert at one place stay in their order.
+// Members returns where the keys, with their quotes, and the values of an object are, in order; keys may repeat. It asks of the object what
+// [Elements] asks of an array.
+func Members(text []byte, object Span) iter.Seq2[Span, Span] {
+	return func(yield func(key, value Span) bool) {
+		if !object.Found() || object.End > len(text) || text[object.Start] != '{' {
+			return
+		}
+		s := scanner{text: text[:object.End]}
+		for i := s.space(object.Start + 1); s.at(i) == '"'; {
+			end := s.name(i)
+			if end < 0 {
+				return
+			}
+			key := Span{i, end}
+			if i = s.colon(end); i < 0 {
+				return
+			}
+			if end = s.value(i); end < 0 || !yield(key, Span{i, end}) {
+				return
+			}
+			if i = s.space(end); s.at(i) != ',' {
+				return
+			}
+			i = s.space(i + 1)
+		}
+	}
+}
+
+// Edits are changes to one text. They do not overlap; those that insert at one place stay in their order, before one that begins there.
 type Edits []Edit
 
 // Apply returns a new text with all edits made and all other bytes kept. It sorts the edits by where they are.
 func (e Edits) Apply(text []byte) []byte {
-	slices.SortStableFunc(e, func(a, b Edit) int { return cmp.Compare(a.At.Start, b.At.Start) })
+	slices.SortStableFunc(e, func(a, b Edit) int { 
+		return cmp.Or(cmp.Compare(a.At.Start, b.At.Start), cmp.Compare(a.At.End, b.At.End))
+	})
 	size := len(text)
 	for _, x := range e {
 		size += len(x.With) - (x.At.End - x.At.Start)

@@ -35,6 +35,10 @@ type Options struct {
 	// the gateway answers itself, such as the list of models, is not billed. Nil lets everything through.
 	Gate func() *Denial
 
+	// Judge returns who judges the exchanges of a key, beyond what the engine knows by itself; nil if nobody does. It is asked once for each billed
+	// request whose head was accepted, and must be quick. Nil: nobody judges any.
+	Judge func(*Tenant, *Key) Judge
+
 	// How long one attempt may take to answer with the first byte. A stream begins early; an answer in one piece begins when
 	// the model has finished. Zero means the default.
 	FirstByte       time.Duration
@@ -51,6 +55,7 @@ type Engine struct {
 	devHash         KeyHash
 	health          Health
 	gate            func() *Denial
+	judge           func(*Tenant, *Key) Judge
 	firstByte       time.Duration
 	firstByteStream time.Duration
 }
@@ -65,6 +70,7 @@ func New(o Options) *Engine {
 		devHash:         HashKey(DevSecret),
 		health:          o.Health,
 		gate:            o.Gate,
+		judge:           o.Judge,
 		firstByte:       cmp.Or(o.FirstByte, DefaultFirstByte),
 		firstByteStream: cmp.Or(o.FirstByteStream, DefaultFirstByteStream),
 	}
@@ -73,6 +79,9 @@ func New(o Options) *Engine {
 	}
 	if e.gate == nil {
 		e.gate = func() *Denial { return nil }
+	}
+	if e.judge == nil {
+		e.judge = func(*Tenant, *Key) Judge { return nil }
 	}
 	return e
 }

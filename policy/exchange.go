@@ -17,7 +17,13 @@ type Exchange struct {
 	snapshot  *Snapshot
 	grant     *grant // nil unless the head was accepted and the body is still awaited
 	operation Operation
+	judge     Judge // nil if nobody judges it
+	address   string
+	headers   []Header
 }
+
+// Watched reports whether the response of the exchange is to be shown to [Admission].Watch. It is known as soon as the head was accepted.
+func (x *Exchange) Watched() bool { return x.judge != nil && x.judge.Watches() }
 
 // Admission is the decision to let an exchange through.
 type Admission struct {
@@ -29,7 +35,10 @@ type Admission struct {
 	ModelEnd   int      // from ModelStart up to, not including, ModelEnd
 	Body       []byte   // to forward instead of the client's; nil when that goes through unchanged
 	Stream     bool     // the client asked for server-sent events
-	StripUsage bool     // the chunk with the usage was asked for by the gateway, not by the client
+	StripUsage bool     // Envoy takes out the chunk with the usage: the gateway asked for it, not the client, and no Watch does it
+	Set        []Header // of the request, before it goes to a provider
+	Remove     []string
+	Watch      Watcher // of the response; nil: it passes unseen. Whoever has the admission must close it
 	// FirstByteTimeout is how long each attempt may take until the answer begins.
 	FirstByteTimeout time.Duration
 }
@@ -53,10 +62,18 @@ func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
 	if denial != nil {
 		return nil, denial
 	}
+	if x.judge != nil {
+		return x.judged(g, req, body)
+	}
 	choices, denial := x.choose(g, req.model)
 	if denial != nil {
 		return nil, denial
 	}
+	return x.admission(g, &req, body, choices, nil), nil
+}
+
+// admission puts together what was decided.
+func (x *Exchange) admission(g *grant, req *request, body []byte, choices []Choice, tags []Tag) *Admission {
 	a := &Admission{
 		Exchange: x.ID, Choices: choices, Model: req.model, Stream: req.stream,
 		ModelStart: req.modelAt.Start, ModelEnd: req.modelAt.End,
@@ -72,10 +89,10 @@ func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
 	}
 	ticket := Ticket{
 		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
-		Stream: req.stream, Model: req.model, Choices: choices,
+		Stream: req.stream, Model: req.model, Choices: choices, Tags: tags,
 	}
 	a.Ticket = ticket.String()
-	return a, nil
+	return a
 }
 
 // choose finds the channels for a model.

@@ -18,8 +18,10 @@ type Head struct {
 	APIKey          string // the header api-key, which Azure's SDKs send
 	XAPIKey         string // the header x-api-key, which Anthropic's SDKs send
 	ContentEncoding string
-	ContentLength   string // empty when the client did not say
-	EndOfStream     bool   // no body follows
+	ContentLength   string   // empty when the client did not say
+	Address         string   // the client's IP address, as Envoy saw it
+	Headers         []Header // others that Envoy was told to forward, for policies
+	EndOfStream     bool     // no body follows
 }
 
 // endpoint is a path that the gateway serves.
@@ -75,6 +77,9 @@ func (e *Engine) Begin(h *Head) (*Exchange, *Reply, *Denial) {
 		return x, nil, denial
 	}
 	x.grant, x.operation = grant, at.operation
+	if x.judge = e.judge(&grant.tenant, &grant.key); x.judge != nil {
+		x.address, x.headers = h.Address, h.Headers
+	}
 	return x, nil, nil
 }
 

@@ -44,6 +44,7 @@ type offer struct {
 // candidate is a channel that serves the model of an offer.
 type candidate struct {
 	channel  ChannelID
+	name     string
 	upstream string // never empty
 	tenant   TenantID
 	priority int
@@ -149,7 +150,7 @@ func (s *Snapshot) addModel(c *Channel, m Model) error {
 		return nil
 	}
 	o.channels = append(o.channels, candidate{
-		channel: c.ID, upstream: upstream, tenant: c.Tenant, priority: c.Priority, weight: c.Weight,
+		channel: c.ID, name: c.Name, upstream: upstream, tenant: c.Tenant, priority: c.Priority, weight: c.Weight,
 	})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ type Ticket struct {
 	Stream    bool
 	Model     string   // as the client asked for it
 	Choices   []Choice // in the order of the attempts
+	Tags      []Tag    // of policies; at most [MaxTags]
 }
 
 // Choice is a channel that may take an exchange, and what it calls the model.
@@ -65,12 +67,13 @@ var ErrTicket = errors.New("malformed ticket")
 
 // Layout, before base64url without padding; integers are unsigned varints, strings are a varint length and bytes:
 //
-//	version=1 | exchange (16) | tenant | key | operation | flags (bit 0: stream) | model | n | n × (channel | upstream)
+//	version=1 | exchange (16) | tenant | key | operation | flags | model | n | n × (channel | upstream)
 //
-// An upstream equal to the model is written as the empty string.
+// An upstream equal to the model is written as the empty string. With bit 1 of the flags there follow the tags: n × (name | value).
 const (
 	ticketVersion   = 1
 	ticketStream    = 1 << 0
+	ticketTags      = 1 << 1
 	maxTicketString = 512 // bytes; longer model names are refused at admission
 	maxChoices      = 16
 )
@@ -93,6 +96,9 @@ func (t *Ticket) String() string {
 	if t.Stream {
 		flags |= ticketStream
 	}
+	if len(t.Tags) > 0 {
+		flags |= ticketTags
+	}
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, t.Model)
 	b = binary.AppendUvarint(b, uint64(len(t.Choices)))
@@ -104,7 +110,21 @@ func (t *Ticket) String() string {
 			b = appendString(b, c.Upstream)
 		}
 	}
+	if len(t.Tags) > 0 {
+		b = appendTags(b, t.Tags)
+	}
 	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// appendTags writes the tags; those that no reader would take are left out.
+func appendTags(b []byte, tags []Tag) []byte {
+	fit := slices.DeleteFunc(slices.Clone(tags), func(t Tag) bool { return t.Name == "" || len(t.Name) > MaxTagName || len(t.Value) > MaxTagValue })
+	fit = fit[:min(len(fit), MaxTags)]
+	b = binary.AppendUvarint(b, uint64(len(fit)))
+	for _, t := range fit {
+		b = appendString(appendString(b, t.Name), t.Value)
+	}
+	return b
 }
 
 func appendString(b []byte, s string) []byte {
@@ -144,7 +164,10 @@ func ParseTicket(s string) (*Ticket, error) {
 		}
 		t.Choices = append(t.Choices, c)
 	}
-	if r.failed || len(r.b) != 0 || flags&^ticketStream != 0 {
+	if flags&ticketTags != 0 {
+		t.Tags = r.tags()
+	}
+	if r.failed || len(r.b) != 0 || flags&^(ticketStream|ticketTags) != 0 {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
 	}
 	return t, nil
@@ -190,6 +213,20 @@ func (r *ticketReader) id() int64 {
 		return 0
 	}
 	return int64(v)
+}
+
+func (r *ticketReader) tags() []Tag {
+	n := r.uvarint()
+	if n > MaxTags {
+		r.failed = true
+	}
+	var tags []Tag
+	for i := uint64(0); i < n && !r.failed; i++ {
+		t := Tag{Name: r.string(), Value: r.string()}
+		r.failed = r.failed || t.Name == "" || len(t.Name) > MaxTagName || len(t.Value) > MaxTagValue
+		tags = append(tags, t)
+	}
+	return tags
 }
 
 func (r *ticketReader) string() string {

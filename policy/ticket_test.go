@@ -23,8 +23,12 @@ func testTickets() map[string]*Ticket {
 		most.Choices = append(most.Choices, Choice{Channel: ChannelID(i + 1), Upstream: strings.Repeat("u", maxTicketString)})
 	}
 	return map[string]*Ticket{
-		"chat":       {Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "gpt-4o", Choices: []Choice{{Channel: 3, Upstream: "gpt-4o"}}},
-		"stream":     {Exchange: id, Tenant: 1, Key: 2, Operation: OpCompletions, Stream: true, Model: "漢", Choices: []Choice{{3, "a"}, {4, "漢"}, {5, "b/c"}}},
+		"chat":   {Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "gpt-4o", Choices: []Choice{{Channel: 3, Upstream: "gpt-4o"}}},
+		"stream": {Exchange: id, Tenant: 1, Key: 2, Operation: OpCompletions, Stream: true, Model: "漢", Choices: []Choice{{3, "a"}, {4, "漢"}, {5, "b/c"}}},
+		"tags": {
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{3, "m"}},
+			Tags: []Tag{{"team", "röd"}, {"empty", ""}, {strings.Repeat("n", MaxTagName), strings.Repeat("v", MaxTagValue)}},
+		},
 		"no choices": {Exchange: id, Tenant: 1, Key: 2, Operation: OpEmbeddings, Model: "m"},
 		"most":       most,
 	}
@@ -82,6 +86,22 @@ func TestParseTicketRefusesEveryPrefixAndSuffix(t *testing.T) {
 		if _, err := ParseTicket(bad); !errors.Is(err, ErrTicket) {
 			t.Errorf("%s: %v, want ErrTicket", bad, err)
 		}
+	}
+}
+
+func TestTagsBeyondTheLimitsAreLeftOut(t *testing.T) {
+	t.Parallel()
+	ticket := testTickets()["chat"]
+	ticket.Tags = []Tag{{"", "no name"}, {strings.Repeat("n", MaxTagName+1), "v"}, {"n", strings.Repeat("v", MaxTagValue+1)}}
+	for range MaxTags + 3 {
+		ticket.Tags = append(ticket.Tags, Tag{"good", "one"})
+	}
+	got, err := ParseTicket(ticket.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Tags) != MaxTags || got.Tags[0] != (Tag{"good", "one"}) {
+		t.Errorf("%d tags, the first %v", len(got.Tags), got.Tags[0])
 	}
 }
 

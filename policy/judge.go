@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "github.com/google/uuid"
+
+// Judge judges one exchange after the engine has found its key: it is how the policies of tenants have their say. The same Judge goes with
+// an exchange from its request to the end of its response, so that a change of policies takes effect between exchanges. One goroutine uses it at a
+// time.
+type Judge interface {
+	// Watches reports whether responses are to be shown to what [Judge.Watch] returns. It is asked before the body has come, and its answer holds for the
+	// exchange.
+	Watches() bool
+
+	// Request judges a request before it is authorised for its model and before channels are picked. It may refuse it, or change it: a body that it
+	// changes is read anew, and it is the model in there that counts. A nil ruling changes nothing.
+	Request(q *Question) (*Ruling, *Denial)
+
+	// Watch returns who sees the response of the exchange that is now admitted. It is called if Watches said so, and never for an exchange that is refused.
+	Watch(q *Question) Watcher
+}
+
+// Question is an exchange as a [Judge] is shown it. It must not be changed, nor kept.
+type Question struct {
+	Exchange  uuid.UUID
+	Tenant    *Tenant
+	Key       *Key
+	Address   string   // the client's IP address; empty if it is not known
+	Headers   []Header // of the request, those that Envoy was told to forward for policies
+	Operation Operation
+	Model     string
+	Stream    bool
+	Body      []byte
+
+	// StripUsage is for [Judge.Watch]: the gateway has asked for the chunk with the usage, and the client must not see it.
+	StripUsage bool
+
+	// Channels returns the names of the channels that may serve the model, best first.
+	Channels func() []string
+}
+
+// Header is a header field. The name is in lower case.
+type Header struct{ Name, Value string }
+
+// Tag is a note of a policy on an exchange. It goes with the ticket into the row of the exchange.
+type Tag struct{ Name, Value string }
+
+// Limits of the tags of one exchange; what is beyond them is left out.
+const (
+	MaxTags     = 16
+	MaxTagName  = 64  // bytes
+	MaxTagValue = 256 // bytes
+)
+
+// Ruling is what a [Judge] changes of a request.
+type Ruling struct {
+	Body     []byte   // to forward instead; nil: as it was
+	Channels []string // only these, in this order, of those that it was offered; none: as the engine picks
+	Set      []Header // to the provider
+	Remove   []string
+	Tags     []Tag
+}
+
+// Watcher sees the response of an exchange on its way to the client, and may change it. It is used by one goroutine, and nothing is called after
+// Close.
+type Watcher interface {
+	// Head is called once and first. Whole says that the body is to be given to Body in one piece, so that the head need not be sent before.
+	Head(status int, headers []Header) (ruling *HeadRuling, whole bool)
+
+	// Body takes the next bytes of the body and returns what the client gets in their place; last says that no more follow. If over is true, the
+	// client gets nothing after it. A denial, which may come only for a body that was asked for whole, replaces the response.
+	Body(chunk []byte, last bool) (out []byte, over bool, denial *Denial)
+
+	// Close is called once and last: the response has ended, or was cut off if Body was not called with last.
+	Close()
+}
+
+// HeadRuling is what a [Watcher] changes of the head of a response.
+type HeadRuling struct {
+	Set    []Header // to the client
+	Remove []string
+	Denial *Denial // instead of the response; nil: none
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "slices"
+
+// judged goes on with a request whose body has been read, and which a judge has a say in. What counts is the model that the judge leaves: the client may
+// have asked for an alias that only the judge knows.
+func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Denial) {
+	q := x.question(g, &req, body)
+	ruling, denial := x.judge.Request(q)
+	if denial != nil {
+		return nil, denial
+	}
+	if ruling == nil {
+		ruling = &Ruling{}
+	}
+	changed := ruling.Body != nil
+	if changed {
+		if body = ruling.Body; int64(len(body)) > x.engine.maxBody {
+			return nil, tooLarge(x.engine.maxBody)
+		}
+		if req, denial = readRequest(body, x.operation); denial != nil {
+			return nil, denial
+		}
+	}
+	choices, denial := x.choose(g, req.model)
+	if denial != nil {
+		return nil, denial
+	}
+	if len(ruling.Channels) > 0 {
+		if choices = x.prefer(g, req.model, ruling.Channels); len(choices) == 0 {
+			return nil, noChannel(req.model)
+		}
+	}
+	a := x.admission(g, &req, body, choices, ruling.Tags)
+	if changed && a.Body == nil {
+		a.Body = body
+	}
+	a.Set, a.Remove = ruling.Set, ruling.Remove
+	if x.judge.Watches() {
+		q = x.question(g, &req, body)
+		q.StripUsage = a.StripUsage
+		a.Watch, a.StripUsage = x.judge.Watch(q), false
+	}
+	return a, nil
+}
+
+func (x *Exchange) question(g *grant, req *request, body []byte) *Question {
+	model := req.model
+	return &Question{
+		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers,
+		Operation: x.operation, Model: model, Stream: req.stream, Body: body,
+		Channels: func() []string { return x.offered(g, model) },
+	}
+}
+
+// offered returns the names of the channels that serve a model to a key, by falling priority.
+func (x *Exchange) offered(g *grant, model string) []string {
+	o := x.snapshot.models[model]
+	if o == nil {
+		return nil
+	}
+	var names []string
+	for _, c := range o.channels {
+		if openTo(c.tenant, g.tenant.ID) && !slices.Contains(names, c.name) {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// prefer returns the named channels that serve a model to a key, in the order of the names. A channel that cools down is tried all the same:
+// a policy has chosen it.
+func (x *Exchange) prefer(g *grant, model string, names []string) []Choice {
+	var choices []Choice
+	for _, name := range names {
+		for _, c := range x.snapshot.models[model].channels {
+			if c.name == name && openTo(c.tenant, g.tenant.ID) && len(choices) < maxChoices {
+				choices = append(choices, Choice{Channel: c.channel, Upstream: c.upstream})
+			}
+		}
+	}
+	return choices
+}

@@ -27,6 +27,10 @@ type Gateway struct {
 	Idle         time.Duration // of an exchange: no byte either way
 	Total        time.Duration // of an exchange, with all attempts
 	ForwardFake  bool          // let x-fake-* headers, which steer the built-in fake provider, through to the channels
+
+	// PolicyHeaders are headers of requests and responses that the processor sees besides [ForwardedHeaders], in lower case: for policies that
+	// judge by them.
+	PolicyHeaders []string
 }
 
 // Channel is an upstream account as Envoy must know it.

@@ -43,11 +43,12 @@ const (
 	minBackOff      = time.Millisecond // between attempts
 )
 
-// ForwardedHeaders are the request headers that the processor sees. Each costs CPU per request, so there are no others.
+// ForwardedHeaders are the headers that the processor sees, of requests and of those responses that a policy watches. Each costs CPU per request,
+// so there are no others, but for [Gateway].PolicyHeaders.
 func ForwardedHeaders() []string {
 	return []string{
-		":method", ":path", "authorization", "api-key", "x-api-key",
-		"content-encoding", "content-length", "transfer-encoding",
+		":method", ":path", ":status", "authorization", "api-key", "x-api-key",
+		"content-encoding", "content-length", "content-type", "transfer-encoding", "x-envoy-external-address",
 	}
 }
 
@@ -168,7 +169,7 @@ func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
 		return nil, err
 	}
 	return httpFilters([]namedFilter{
-		{"envoy.filters.http.ext_proc", decide()},
+		{"envoy.filters.http.ext_proc", decide(g)},
 		{"envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: inline(tapLua)}},
 		{"envoy.filters.http.router", &routerv3.Router{
 			SuppressEnvoyHeaders: true,
@@ -178,9 +179,9 @@ func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
 }
 
 // decide sends headers, then the whole body, to the processor and waits for its word. Responses are none of its business.
-func decide() *extprocv3.ExternalProcessor {
+func decide(g Gateway) *extprocv3.ExternalProcessor {
 	var patterns []*matcherv3.StringMatcher
-	for _, h := range ForwardedHeaders() {
+	for _, h := range append(ForwardedHeaders(), g.PolicyHeaders...) {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: h}})
 	}
 	return &extprocv3.ExternalProcessor{
@@ -195,10 +196,11 @@ func decide() *extprocv3.ExternalProcessor {
 			ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
 			ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
 		},
-		MessageTimeout: durationpb.New(decisionTimeout),
-		StatusOnError:  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
-		ForwardRules:   &extprocv3.HeaderForwardingRules{AllowedHeaders: &matcherv3.ListStringMatcher{Patterns: patterns}},
-		MutationRules:  &mutationv3.HeaderMutationRules{AllowEnvoy: wrapperspb.Bool(true)},
+		MessageTimeout:    durationpb.New(decisionTimeout),
+		AllowModeOverride: true, // for responses that a policy watches
+		StatusOnError:     &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		ForwardRules:      &extprocv3.HeaderForwardingRules{AllowedHeaders: &matcherv3.ListStringMatcher{Patterns: patterns}},
+		MutationRules:     &mutationv3.HeaderMutationRules{AllowEnvoy: wrapperspb.Bool(true)},
 		MetadataOptions: &extprocv3.MetadataOptions{ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{
 			Untyped: []string{"weir", "weir.tap"},
 		}},

@@ -119,7 +119,7 @@ func TestExchangeIsNamedBeforeItIsDecidedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := received(t, continueResponse(id))
+	got := received(t, continueResponse(id, false))
 	if d := cmp.Diff(got.GetDynamicMetadata(), want, protocmp.Transform()); d != "" {
 		t.Errorf("(-got +want):\n%s", d)
 	}

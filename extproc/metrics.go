@@ -18,6 +18,7 @@ type metrics struct {
 	misconfigured prometheus.Counter
 	headers       prometheus.Observer
 	body          prometheus.Observer
+	response      prometheus.Observer
 	other         prometheus.Observer
 }
 
@@ -38,7 +39,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		refused:  admissions.MustCurryWith(prometheus.Labels{"decision": "refused"}),
 		streams: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_extproc_streams",
-			Help: "External-processing streams that are open: requests that wait for a decision.",
+			Help: "External-processing streams that are open: requests that wait for a decision, and responses that a policy watches.",
 		}),
 		panics: f.NewCounter(prometheus.CounterOpts{
 			Name: "weir_extproc_panics_total",
@@ -48,9 +49,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "weir_extproc_misconfigured_total",
 			Help: "Requests refused because Envoy is not configured to bring them as the processor needs them. The log says how.",
 		}),
-		headers: steps.WithLabelValues("headers"),
-		body:    steps.WithLabelValues("body"),
-		other:   steps.WithLabelValues("other"),
+		headers:  steps.WithLabelValues("headers"),
+		body:     steps.WithLabelValues("body"),
+		response: steps.WithLabelValues("response"),
+		other:    steps.WithLabelValues("other"),
 	}
 }
 
@@ -61,6 +63,8 @@ func (m *metrics) step(r *extprocv3.ProcessingRequest) prometheus.Observer {
 		return m.headers
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return m.body
+	case *extprocv3.ProcessingRequest_ResponseBody:
+		return m.response
 	}
 	return m.other
 }

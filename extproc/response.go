@@ -25,8 +25,13 @@ var continuing = &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &e
 
 // continueResponse lets Envoy go on to the body. From here on Envoy's log names the exchange, also if no decision ever reaches Envoy because
 // the client or the processor is gone: a line that has the exchange and no ticket tells that it went to no channel.
-func continueResponse(id uuid.UUID) *extprocv3.ProcessingResponse {
+//
+// Only here can Envoy be told to bring the response of a watched exchange too.
+func continueResponse(id uuid.UUID, watched bool) *extprocv3.ProcessingResponse {
 	r := &extprocv3.ProcessingResponse{Response: continuing}
+	if watched {
+		r.ModeOverride = watchMode
+	}
 	r.ProtoReflect().SetUnknown(exchangeMetadata(id))
 	return r
 }
@@ -74,7 +79,10 @@ func admissionResponse(a *policy.Admission) *extprocv3.ProcessingResponse {
 		headers = append(headers, setHeader("content-length", strconv.Itoa(len(a.Body))))
 		common.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: a.Body}}
 	}
-	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: headers}
+	for _, h := range a.Set {
+		headers = append(headers, setHeader(h.Name, h.Value))
+	}
+	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: headers, RemoveHeaders: a.Remove}
 	r := &extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}},
 	}

@@ -80,6 +80,7 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	x := session{server: s}
+	defer s.closed(stream.Context(), &x)
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -98,6 +99,18 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error
 			return nil
 		}
 	}
+}
+
+// closed ends a session; a panic on the way is as one in a step.
+func (s *Server) closed(ctx context.Context, x *session) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			s.log.LogAttrs(ctx, slog.LevelError, "panic while closing", slog.Any("panic", p),
+				slog.String("exchange_id", x.id()), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	x.close()
 }
 
 // timed makes one step of a session. It is the edge at which a panic ends: it costs one request, not the process.

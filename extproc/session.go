@@ -16,10 +16,12 @@ import (
 //
 //	new ──headers──▶ waiting ──body──▶ over
 //	 └──── refused, answered ──────────▶
+//	                    └─▶ watching ──▶    if a policy wants to see the response
 type session struct {
 	server   *Server
 	exchange *policy.Exchange // nil until the headers have come
 	waiting  bool             // for the body
+	watch    *watch           // nil unless the response comes here too
 	buffered bool             // Envoy has said that it collects the body and sends it in one message
 	code     string           // of the refusal, for the log; empty otherwise
 	fault    string           // what is wrong with Envoy's configuration, for the log; empty otherwise
@@ -31,6 +33,9 @@ type session struct {
 func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
 	if m.GetObservabilityMode() {
 		return nil, true // Envoy reads no answers: there is nothing to decide
+	}
+	if x.watch != nil {
+		return x.watch.step(x, m)
 	}
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestHeaders:
@@ -44,11 +49,11 @@ func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.Proces
 		}
 		// A buffered body is whole even if it is not the end of the stream: then trailers follow.
 		if r.RequestBody.GetEndOfStream() || x.buffered {
-			return x.admit(r.RequestBody.GetBody()), true
+			return x.admit(r.RequestBody.GetBody())
 		}
 	case *extprocv3.ProcessingRequest_RequestTrailers:
 		if x.waiting { // and so the body had no bytes
-			return x.admit(nil), true
+			return x.admit(nil)
 		}
 	}
 	return x.misconfigured(fmt.Sprintf("unexpected message %T", m.GetRequest())), true
@@ -73,22 +78,33 @@ func (x *session) begin(h *extprocv3.HttpHeaders, c *extprocv3.ProtocolConfigura
 		return x.misconfigured("request_body_mode is " + mode.String() + ", not BUFFERED"), true
 	}
 	x.waiting = true
-	return continueResponse(exchange.ID), false
+	return continueResponse(exchange.ID, exchange.Watched()), false
 }
 
 // admit decides by the body.
-func (x *session) admit(body []byte) *extprocv3.ProcessingResponse {
+func (x *session) admit(body []byte) (answer *extprocv3.ProcessingResponse, done bool) {
 	x.waiting = false
 	admission, denial := x.exchange.Admit(body)
 	if denial != nil {
-		return x.refuse(denial)
+		return x.refuse(denial), true
 	}
-	answer := admissionResponse(admission)
+	if admission.Watch != nil {
+		x.watch = &watch{watcher: admission.Watch} // from here on it has to be closed
+	}
+	answer = admissionResponse(admission)
 	if x.err = x.server.admitted(admission, len(body)); x.err != nil {
-		return x.refuse(policy.Unavailable())
+		return x.refuse(policy.Unavailable()), true
 	}
 	x.server.metrics.admitted.Inc()
-	return answer
+	return answer, x.watch == nil
+}
+
+// close ends the session, however far it has come.
+func (x *session) close() {
+	if x.watch != nil {
+		x.watch.watcher.Close()
+		x.watch = nil
+	}
 }
 
 // misconfigured refuses a request that Envoy does not bring as this package needs it.
@@ -116,6 +132,9 @@ func (x *session) id() string {
 	return x.exchange.ID.String()
 }
 
+// addressHeader is what Envoy writes the address of the client to that it trusts; clients cannot send it.
+const addressHeader = "x-envoy-external-address"
+
 // head picks what the engine reads from the headers. Envoy has lower-cased their names.
 func head(h *extprocv3.HttpHeaders) *policy.Head {
 	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
@@ -136,7 +155,12 @@ func head(h *extprocv3.HttpHeaders) *policy.Head {
 			to = &out.ContentEncoding
 		case "content-length":
 			to = &out.ContentLength
+		case addressHeader:
+			to = &out.Address
+		case "content-type", "transfer-encoding":
+			continue
 		default:
+			out.Headers = append(out.Headers, policy.Header{Name: v.GetKey(), Value: value(v)})
 			continue
 		}
 		if *to != "" { // a header on several lines

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chain
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/weir-proxy/weir/plugins/abi"
+	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/policy"
+)
+
+// Plugin is what a chain needs of a [host.Plugin].
+type Plugin interface {
+	Request(context.Context, *abi.Exchange, host.Mode) host.Result
+	Event(context.Context, *abi.Event, host.Mode) host.Result
+	About() host.About
+}
+
+var _ Plugin = (*host.Plugin)(nil)
+
+// Link is a plugin in a place.
+type Link struct {
+	ID      int64  // of the attachment
+	Name    string // of the plugin
+	Plugin  Plugin
+	Mode    host.Mode
+	Tenant  policy.TenantID // whose exchanges it judges; zero: everybody's
+	Key     policy.KeyID    // the same; zero: of all keys
+	Place   int             // among the links of one scope; equal ones go by ID
+	Headers []string        // that it is shown
+	Body    bool            // it is shown the body too
+}
+
+// Options are what a [Table] needs from outside.
+type Options struct {
+	Metrics *Metrics                                          // nil: nothing is counted
+	Count   func(op policy.Operation, body []byte) int64      // estimates the tokens of a request; nil: plugins are told nothing
+	Budget  func(policy.TenantID, policy.KeyID) (int64, bool) // nano-dollars left to a key; nil: plugins are told nothing
+	Sniff   int64                                             // bytes of an answer in one piece that are held for plugins at most; 0: 32 MiB
+}
+
+// Table has the links of all. It is immutable.
+type Table struct {
+	options Options
+	global  []*step
+	tenants map[policy.TenantID][]*step
+	keys    map[policy.KeyID][]*step
+}
+
+// step is a link with what is known of its plugin.
+type step struct {
+	Link
+	request bool // it judges requests
+	event   bool // it judges responses
+	metrics linkMetrics
+}
+
+// NewTable returns a table of links.
+func NewTable(links []Link, o Options) *Table {
+	t := &Table{options: o, tenants: map[policy.TenantID][]*step{}, keys: map[policy.KeyID][]*step{}}
+	links = slices.Clone(links)
+	slices.SortFunc(links, func(a, b Link) int { return cmp.Or(cmp.Compare(a.Place, b.Place), cmp.Compare(a.ID, b.ID)) })
+	for _, l := range links {
+		about := l.Plugin.About()
+		s := &step{Link: l, request: about.Request, event: about.Event, metrics: o.Metrics.link(l.Name)}
+		switch {
+		case l.Key != 0:
+			t.keys[l.Key] = append(t.keys[l.Key], s)
+		case l.Tenant != 0:
+			t.tenants[l.Tenant] = append(t.tenants[l.Tenant], s)
+		default:
+			t.global = append(t.global, s)
+		}
+	}
+	return t
+}
+
+// Judge returns who judges an exchange of a key; nil if no plugin does. It is what [policy.Options].Judge asks for.
+func (t *Table) Judge(tenant *policy.Tenant, key *policy.Key) policy.Judge {
+	ofTenant, ofKey := t.tenants[tenant.ID], t.keys[key.ID]
+	n := len(t.global) + len(ofTenant) + len(ofKey)
+	if n == 0 {
+		return nil
+	}
+	j := &judge{table: t, steps: make([]*step, 0, n)}
+	j.steps = append(append(append(j.steps, t.global...), ofTenant...), ofKey...)
+	j.states = make([][]byte, n)
+	return j
+}
+
+// Headers returns the names of all headers that some plugin is shown, sorted.
+func (t *Table) Headers() []string {
+	var names []string
+	add := func(steps []*step) {
+		for _, s := range steps {
+			names = append(names, s.Headers...)
+		}
+	}
+	add(t.global)
+	for _, s := range t.tenants {
+		add(s)
+	}
+	for _, s := range t.keys {
+		add(s)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

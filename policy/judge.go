@@ -35,8 +35,8 @@ type Question struct {
 	// StripUsage is for [Judge.Watch]: the gateway has asked for the chunk with the usage, and the client must not see it.
 	StripUsage bool
 
-	// Channels returns the names of the channels that may serve the model, best first.
-	Channels func() []string
+	// Channels returns the names of the channels that may serve a model to this key, best first.
+	Channels func(model string) []string
 }
 
 // Header is a header field. The name is in lower case.

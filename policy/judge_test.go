@@ -23,7 +23,7 @@ func (j *judge) Watches() bool { return j.watcher != nil }
 
 func (j *judge) Request(q *Question) (*Ruling, *Denial) {
 	j.asked = append(j.asked, *q)
-	j.offered = q.Channels()
+	j.offered = q.Channels(q.Model)
 	return j.ruling, j.denial
 }
 

@@ -47,11 +47,10 @@ func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Deni
 }
 
 func (x *Exchange) question(g *grant, req *request, body []byte) *Question {
-	model := req.model
 	return &Question{
 		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers,
-		Operation: x.operation, Model: model, Stream: req.stream, Body: body,
-		Channels: func() []string { return x.offered(g, model) },
+		Operation: x.operation, Model: req.model, Stream: req.stream, Body: body,
+		Channels: func(model string) []string { return x.offered(g, model) },
 	}
 }
 

@@ -68,6 +68,18 @@ func badRequest(param, message string) *Denial {
 	return &Denial{Status: http.StatusBadRequest, Type: typeInvalidRequest, Code: CodeInvalidRequest, Param: param, Message: message}
 }
 
+// BadRequest returns the denial for a request that cannot be served as it is; param is the member at fault, if it is one.
+func BadRequest(param, message string) *Denial { return badRequest(param, message) }
+
+// Denied returns the denial of a policy, with a status from 400 to 599.
+func Denied(status int, code, message string) *Denial {
+	d := &Denial{Status: status, Type: typeInvalidRequest, Code: code, Message: message}
+	if status >= http.StatusInternalServerError {
+		d.Type = typeServer
+	}
+	return d
+}
+
 func unknownURL(method, path string) *Denial {
 	const most = 200 // bytes of a path that are worth repeating
 	return &Denial{

@@ -4,6 +4,7 @@ package chain
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -260,5 +261,73 @@ func TestCallsAreCounted(t *testing.T) {
 	}
 	if got := value(t, registry, "weir_plugin_failures_total", "b", "trap"); got != 3 {
 		t.Errorf("%v traps", got)
+	}
+}
+
+func TestResponseIsShownToWhoWatches(t *testing.T) {
+	t.Parallel()
+	var states []string
+	loud := &toy{
+		request: func(*abi.Exchange) abi.Verdict { return abi.Verdict{State: []byte("0")} },
+		event: func(e *abi.Event) abi.Verdict {
+			states = append(states, string(e.State))
+			if e.Kind == abi.KindText {
+				return abi.Verdict{Edits: []abi.Edit{{End: int64(len(e.Text)), With: strings.ToUpper(e.Text)}}, State: []byte("1")}
+			}
+			return abi.Verdict{}
+		},
+	}
+	table := NewTable([]Link{{ID: 1, Plugin: appending("!")}, {ID: 2, Plugin: loud}}, Options{})
+	j := judgeOf(t, table)
+	q := question(hello)
+	if _, denial := j.Request(q); denial != nil || !j.Watches() {
+		t.Fatalf("denial %v, watches %v", denial, j.Watches())
+	}
+	w := j.Watch(q)
+	ruling, whole := w.Head(200, []policy.Header{{Name: "content-type", Value: "text/event-stream"}})
+	if whole || ruling.Denial != nil {
+		t.Fatalf("a stream is held: %+v", ruling)
+	}
+	stream := "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hey\"}}]}\n\n"
+	var got strings.Builder
+	for i := range len(stream) {
+		out, _, _ := w.Body([]byte(stream[i:i+1]), false)
+		got.Write(out)
+	}
+	out, over, _ := w.Body([]byte("data: [DONE]\n\n"), true)
+	got.Write(out)
+	w.Close()
+	if want := strings.Replace(stream, "hey", "HEY", 1) + "data: [DONE]\n\n"; got.String() != want || !over {
+		t.Errorf("got %q, want %q", got.String(), want)
+	}
+	if len(states) < 3 || states[0] != "0" || states[len(states)-1] != "1" {
+		t.Errorf("states %q", states)
+	}
+	if quiet := judgeOf(t, NewTable([]Link{{Plugin: appending("!")}}, Options{})); quiet.Watches() {
+		t.Error("a plugin without a hook for responses is shown one")
+	}
+}
+
+func TestAnswerInOnePieceMayBeDenied(t *testing.T) {
+	t.Parallel()
+	deny := &toy{event: func(e *abi.Event) abi.Verdict {
+		if e.Kind == abi.KindText {
+			return abi.Verdict{Action: abi.Deny, Denial: abi.Denial{Status: 451, Code: "unfit", Message: "No."}}
+		}
+		return abi.Verdict{}
+	}}
+	j := judgeOf(t, NewTable([]Link{{Plugin: deny}}, Options{}))
+	q := question(hello)
+	if r, denial := j.Request(q); r != nil || denial != nil {
+		t.Fatalf("%v %v", r, denial)
+	}
+	w := j.Watch(q)
+	defer w.Close()
+	if _, whole := w.Head(200, []policy.Header{{Name: "content-type", Value: "application/json"}}); !whole {
+		t.Error("the body is not asked for whole")
+	}
+	_, over, denial := w.Body([]byte(`{"choices":[{"index":0,"message":{"content":"bad"},"finish_reason":"stop"}]}`), true)
+	if !over || denial == nil || denial.Status != 451 || denial.Code != "unfit" {
+		t.Errorf("over %v, denial %v", over, denial)
 	}
 }

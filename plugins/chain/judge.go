@@ -54,6 +54,7 @@ func (j *judge) Request(q *policy.Question) (*policy.Ruling, *policy.Denial) {
 		}
 		result := s.Plugin.Request(context.Background(), j.exchange(r, i), s.Mode)
 		s.metrics.note(&result)
+		j.table.report(q.Exchange.String(), result.Failure)
 		if denial := j.follow(r, i, result.Verdict); denial != nil {
 			return nil, denial
 		}

@@ -5,6 +5,7 @@ package chain
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 
 	"github.com/weir-proxy/weir/plugins/abi"
@@ -39,7 +40,8 @@ type Options struct {
 	Metrics *Metrics                                          // nil: nothing is counted
 	Count   func(op policy.Operation, body []byte) int64      // estimates the tokens of a request; nil: plugins are told nothing
 	Budget  func(policy.TenantID, policy.KeyID) (int64, bool) // nano-dollars left to a key; nil: plugins are told nothing
-	Sniff   int64                                             // bytes of an answer in one piece that are held for plugins at most; 0: 32 MiB
+	Hold    int                                               // bytes of a response that are held for plugins at most; 0: [answer.DefaultLimit]
+	Logger  *slog.Logger                                      // for responses that cannot be judged; nil: nothing is logged
 }
 
 // Table has the links of all. It is immutable.
@@ -60,6 +62,9 @@ type step struct {
 
 // NewTable returns a table of links.
 func NewTable(links []Link, o Options) *Table {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	t := &Table{options: o, tenants: map[policy.TenantID][]*step{}, keys: map[policy.KeyID][]*step{}}
 	links = slices.Clone(links)
 	slices.SortFunc(links, func(a, b Link) int { return cmp.Or(cmp.Compare(a.Place, b.Place), cmp.Compare(a.ID, b.ID)) })
@@ -89,6 +94,13 @@ func (t *Table) Judge(tenant *policy.Tenant, key *policy.Key) policy.Judge {
 	j.steps = append(append(append(j.steps, t.global...), ofTenant...), ofKey...)
 	j.states = make([][]byte, n)
 	return j
+}
+
+// report logs that a plugin failed. Calls that were not even made are told of when the plugin is left alone, and counted.
+func (t *Table) report(exchange string, f *host.Failure) {
+	if f != nil && f.Reason != host.Quarantined && f.Reason != host.Canceled {
+		t.options.Logger.Warn("a plugin failed", "exchange_id", exchange, "plugin", f.Plugin, "call", f.Call, "reason", string(f.Reason), "err", f)
+	}
 }
 
 // Headers returns the names of all headers that some plugin is shown, sorted.

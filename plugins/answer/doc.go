@@ -15,7 +15,8 @@
 // difference to the events, nor to the output. A response that is no stream gives the same events with whole texts, and is held until its end. Two things
 // may be added to a text that is held back, besides the end of a choice:
 //
-//   - kind 4 without a reason: a text of the choice ends and another one begins (reasoning, then the answer). An edit of text 0 adds to the one that ends.
+//   - kind 4 without a reason: a text of the choice ends and another one begins (reasoning, then the answer), or the stream breaks
+//     off. An edit of text 0 adds to the one that ends.
 //   - kind 3 without text, id and name: the arguments of the call have ended. An edit of text 0 adds to them.
 //
 // In chat and completions, a choice is what the provider calls so. In responses, an item of the output is a choice: each of its texts ends with kind 4, with the

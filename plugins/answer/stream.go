@@ -79,6 +79,9 @@ func (a *Answer) event(raw []byte) error {
 		a.out = append(a.out, raw...)
 		return nil
 	}
+	if err == nil && p.failed { // clients stop here
+		err = a.dialect.finish(p)
+	}
 	if err == nil {
 		err = a.note(p)
 	}

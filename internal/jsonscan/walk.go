@@ -29,34 +29,6 @@ func Elements(text []byte, array Span) iter.Seq[Span] {
 	}
 }
 
-// Members returns where the keys, with their quotes, and the values of an object are, in order; keys may repeat. It asks of the object what
-// [Elements] asks of an array.
-func Members(text []byte, object Span) iter.Seq2[Span, Span] {
-	return func(yield func(key, value Span) bool) {
-		if !object.Found() || object.End > len(text) || text[object.Start] != '{' {
-			return
-		}
-		s := scanner{text: text[:object.End]}
-		for i := s.space(object.Start + 1); s.at(i) == '"'; {
-			end := s.name(i)
-			if end < 0 {
-				return
-			}
-			key := Span{i, end}
-			if i = s.colon(end); i < 0 {
-				return
-			}
-			if end = s.value(i); end < 0 || !yield(key, Span{i, end}) {
-				return
-			}
-			if i = s.space(end); s.at(i) != ',' {
-				return
-			}
-			i = s.space(i + 1)
-		}
-	}
-}
-
 // Edits are changes to one text. They do not overlap; those that insert at one place stay in their order, before one that begins there.
 type Edits []Edit
 

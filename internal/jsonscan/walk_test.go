@@ -82,22 +82,3 @@ func TestEditsAreMadeInOrderOfPlace(t *testing.T) {
 		t.Errorf("no edits made %s of %s", got, text)
 	}
 }
-
-func TestMembersAreFoundInOrderAlsoWhenTheyRepeat(t *testing.T) {
-	for text, want := range map[string][]string{
-		`{}`:                                 nil,
-		`{ "a" : 1 , "b":{"c":[2]},"a":"}"}`: {`"a"=1`, `"b"={"c":[2]}`, `"a"="}"`},
-		`[1]`:                                nil,
-		`{"a"`:                               nil,
-		`{"a":1,`:                            {`"a"=1`},
-		`{1:2}`:                              nil,
-	} {
-		var got []string
-		for k, v := range Members([]byte(text), Span{0, len(text)}) {
-			got = append(got, string(k.Of([]byte(text)))+"="+string(v.Of([]byte(text))))
-		}
-		if diff := cmp.Diff(got, want); diff != "" {
-			t.Errorf("%s: got, want: %s", text, diff)
-		}
-	}
-}

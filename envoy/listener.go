@@ -48,7 +48,7 @@ const (
 func ForwardedHeaders() []string {
 	return []string{
 		":method", ":path", ":status", "authorization", "api-key", "x-api-key",
-		"content-encoding", "content-length", "content-type", "transfer-encoding", "x-envoy-external-address",
+		"content-encoding", "content-length", "content-type", "transfer-encoding", "x-forwarded-for",
 	}
 }
 

@@ -4,6 +4,7 @@ package extproc
 
 import (
 	"fmt"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
@@ -132,13 +133,18 @@ func (x *session) id() string {
 	return x.exchange.ID.String()
 }
 
-// addressHeader is what Envoy writes the address of the client to that it trusts; clients cannot send it.
-const addressHeader = "x-envoy-external-address"
+// addressHeader ends with the address that Envoy saw the client connect from. What stands before it is the client's word.
+const addressHeader = "x-forwarded-for"
 
 // head picks what the engine reads from the headers. Envoy has lower-cased their names.
 func head(h *extprocv3.HttpHeaders) *policy.Head {
 	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
 	for _, v := range h.GetHeaders().GetHeaders() {
+		if v.GetKey() == addressHeader {
+			all := value(v)
+			out.Address = strings.TrimSpace(all[strings.LastIndexByte(all, ',')+1:])
+			continue
+		}
 		var to *string
 		switch v.GetKey() {
 		case ":method":
@@ -155,8 +161,6 @@ func head(h *extprocv3.HttpHeaders) *policy.Head {
 			to = &out.ContentEncoding
 		case "content-length":
 			to = &out.ContentLength
-		case addressHeader:
-			to = &out.Address
 		case "content-type", "transfer-encoding":
 			continue
 		default:

@@ -240,3 +240,17 @@ func TestWatcherIsClosedWhenTheClientLeaves(t *testing.T) {
 	leave()
 	<-o.closed
 }
+
+func TestAddressIsTheOneThatEnvoySaw(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]string{"10.0.0.1": "10.0.0.1", "6.6.6.6, 10.0.0.1": "10.0.0.1", "spoofed,::1": "::1", "": ""} {
+		h := responseHeaders(false, ":method", "POST", "x-forwarded-for", sent, "x-team", "red").GetResponseHeaders()
+		got := head(h)
+		if got.Address != want {
+			t.Errorf("%q: address %q, want %q", sent, got.Address, want)
+		}
+		if diff := cmp.Diff(got.Headers, []policy.Header{{Name: "x-team", Value: "red"}}); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

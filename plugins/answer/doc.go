@@ -23,7 +23,7 @@
 // reason "stop" for an answer (or why it is incomplete, where that is known by then), without one for reasoning; a call ends with the empty kind 3 alone. Later events of a stream of
 // responses repeat texts; they are not judged again but made to say what has become of the texts.
 //
-// Usage (kind 5) is told once, with the last count that the provider gave, when nothing but the end is to come.
+// The end (kind 6) is told to every judge, also to those behind one that has denied the head. Usage (kind 5) is told once, with the last count that the provider gave, when nothing but the end is to come.
 //
 // Of a provider's error (a status other than 2xx), and of operations whose responses have no text, there are kinds 1, 5 and 6 alone, and the body passes as it comes.
 //

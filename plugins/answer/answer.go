@@ -5,19 +5,10 @@ package answer
 import (
 	"bytes"
 	"errors"
-	"mime"
 	"slices"
-	"strings"
 
 	"github.com/weir-proxy/weir/plugins/abi"
-	"github.com/weir-proxy/weir/usage"
-)
-
-// Operations whose responses have texts; of others, judges see head, usage and end. They are named as in the ABI.
-const (
-	opChat        = "chat"
-	opCompletions = "completions"
-	opResponses   = "responses"
+	"github.com/weir-proxy/weir/policy"
 )
 
 // DefaultLimit is [Options.Limit] unless it is set.
@@ -116,12 +107,12 @@ func New(o Options) *Answer {
 	}
 	a.chain.common, a.chain.judges = o.Common, slices.Clone(o.Judges)
 	a.frames.limit = a.limit
-	switch o.Common.Operation {
-	case opChat:
+	switch policy.Operation(o.Common.Operation) {
+	case policy.OpChat:
 		a.dialect = &chat{chain: &a.chain, main: partContent}
-	case opCompletions:
+	case policy.OpCompletions:
 		a.dialect = &chat{chain: &a.chain, main: partText}
-	case opResponses:
+	case policy.OpResponses:
 		a.dialect = &responses{chain: &a.chain, limit: a.limit}
 	}
 	return a
@@ -129,54 +120,6 @@ func New(o Options) *Answer {
 
 // Tags returns what the judges want noted of the exchange: the last value of each name.
 func (a *Answer) Tags() []abi.Tag { return a.chain.tags }
-
-// Head takes status and headers of the response, with names in lower case. It is called once, first. If the output has a status, the response ends here.
-//
-// Errors, here and in the other methods, say what went wrong, as [JudgeError] and [UnreadableError]; what to do all the same is in the output. Content-length is among
-// the headers to remove if the length may change.
-func (a *Answer) Head(status int, headers []abi.Header) (Headers, Output, error) {
-	a.chain.errs = nil
-	h, err := a.chain.head(status, headers)
-	if err == nil {
-		a.stage, err = a.begin(status, headers)
-	}
-	if err != nil && (a.chain.closed() || !isUnreadable(err)) {
-		a.stage = holding // nothing has gone out
-		return Headers{}, a.refuse(err), errors.Join(a.chain.errs...)
-	}
-	if err != nil {
-		a.chain.errs = append(a.chain.errs, err)
-	}
-	if a.stage != passing {
-		h.Held = a.stage == holding
-		h.Remove = append(h.Remove, "content-length")
-	}
-	return h, Output{}, errors.Join(a.chain.errs...)
-}
-
-// begin decides what is done with the body.
-func (a *Answer) begin(status int, headers []abi.Header) (stage, error) {
-	a.failed = status < 200 || status > 299
-	if a.failed || a.dialect == nil {
-		return passing, nil
-	}
-	var kind string
-	for _, h := range headers {
-		switch h.Name {
-		case "content-type":
-			kind = h.Value
-		case "content-encoding":
-			if h.Value != "" && h.Value != "identity" {
-				return passing, unreadable("it is compressed")
-			}
-		}
-	}
-	media, _, err := mime.ParseMediaType(kind)
-	if err == nil && media == "text/event-stream" {
-		return streaming, nil
-	}
-	return holding, nil // what is not JSON is refused as such
-}
 
 // Write takes a chunk of the body, cut anywhere; last says that the body ends with it.
 func (a *Answer) Write(chunk []byte, last bool) (Output, error) {
@@ -294,83 +237,3 @@ func (a *Answer) let(err error, last bool) ([]byte, error) {
 func isUnreadable(err error) bool { _, ok := errors.AsType[*UnreadableError](err); return ok }
 
 func isDenied(err error) bool { _, ok := errors.AsType[*denied](err); return ok }
-
-// tail is how much of a body that passes is kept: usage is at its end.
-const tail = 4096
-
-// pass lets a chunk through.
-func (a *Answer) pass(chunk []byte, last bool) ([]byte, error) {
-	if a.failed || a.counted || len(a.counts) > 0 {
-		if last {
-			return chunk, a.count()
-		}
-		return chunk, nil
-	}
-	if n := len(a.body) + len(chunk) - tail; n > 0 {
-		a.body = a.body[min(n, len(a.body)):]
-	}
-	a.body = append(a.body, chunk[max(0, len(chunk)-tail):]...)
-	if !last {
-		return chunk, nil
-	}
-	if i := bytes.LastIndex(a.body, []byte(`"usage"`)); i >= 0 {
-		if v, ok := bytes.CutPrefix(bytes.TrimLeft(a.body[i+len(`"usage"`):], " \t\r\n"), []byte(":")); ok {
-			a.counts = bytes.TrimLeft(v, " \t\r\n")
-		}
-	}
-	return chunk, a.count()
-}
-
-// note keeps what a page says of the response.
-func (a *Answer) note(p *page) error {
-	a.failed = a.failed || p.failed
-	if isObject(p.text, p.usage) {
-		a.counts = append(a.counts[:0], p.usage.Of(p.text)...)
-	}
-	if p.last {
-		return a.count()
-	}
-	return nil
-}
-
-// count tells the judges of the usage, once.
-func (a *Answer) count() error {
-	if a.counted {
-		return nil
-	}
-	t, ok := usage.ParseCounts(string(a.counts))
-	if !ok {
-		return nil
-	}
-	a.counted = true
-	a.chain.next(abi.KindUsage, 0).Usage = abi.Usage{Input: t.Input, Cached: t.CachedInput, Output: t.Output, Reasoning: t.Reasoning}
-	return a.chain.all()
-}
-
-// head shows the head to the judges, each with what the ones before have made of the headers.
-func (c *chain) head(status int, headers []abi.Header) (h Headers, _ error) {
-	left := slices.Clone(headers)
-	for i := range c.judges {
-		e := c.next(abi.KindHead, 0)
-		e.Status, e.Headers = status, left
-		v, err := c.call(i)
-		if err != nil {
-			return Headers{}, err
-		}
-		for _, name := range v.Remove {
-			left = without(left, name)
-			h.Set = without(h.Set, name)
-			h.Remove = append(h.Remove, name)
-		}
-		for _, s := range v.Set {
-			left = append(without(left, s.Name), s)
-			h.Set = append(without(h.Set, s.Name), s)
-			h.Remove = slices.DeleteFunc(h.Remove, func(name string) bool { return strings.EqualFold(name, s.Name) })
-		}
-	}
-	return h, nil
-}
-
-func without(headers []abi.Header, name string) []abi.Header {
-	return slices.DeleteFunc(headers, func(h abi.Header) bool { return h.Name == name })
-}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,14 +78,18 @@ func TestCutsOfTheBytesMakeNoDifference(t *testing.T) {
 			t.Parallel()
 			before, after := &watcher{t: t}, &watcher{t: t}
 			want := r.play(t, r.options(before.judge("before"), redactor(), after.judge("after")), r.whole())
+			cut := 0
 			cuts(r.body, func(name string, chunks [][]byte) {
 				b, a := &watcher{t: t}, &watcher{t: t}
 				o := r.options(b.judge("before"), redactor(), a.judge("after"))
 				if got := r.play(t, o, chunks); got.body != want.body {
 					t.Fatalf("%s: the output differs (-got +want):\n%s", name, cmp.Diff(got.body, want.body))
 				}
-				if diff := cmp.Diff([][]string{b.seen, a.seen}, [][]string{before.seen, after.seen}); diff != "" {
-					t.Fatalf("%s: the events differ (-got +want):\n%s", name, diff)
+				if !slices.Equal(b.seen, before.seen) || !slices.Equal(a.seen, after.seen) {
+					t.Fatalf("%s: the events differ (-got +want):\n%s", name, cmp.Diff([][]string{b.seen, a.seen}, [][]string{before.seen, after.seen}))
+				}
+				if cut++; cut%8 != 0 && len(chunks) == 2 { // enough of these
+					return
 				}
 				if got := r.play(t, r.options((&watcher{t: t}).judge("watcher")), chunks); got.body != string(r.body) {
 					t.Fatalf("%s: unedited, the output differs (-got +want):\n%s", name, cmp.Diff(got.body, string(r.body)))

@@ -3,6 +3,7 @@
 package answer
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/weir-proxy/weir/internal/jsonscan"
@@ -105,8 +106,7 @@ type callKey struct {
 
 // find returns a call, and makes it if it is not known. Some providers give all calls of a message the same number: there the id tells them apart.
 func (ch *choice) find(k callKey) (call *toolCall, fresh bool, _ error) {
-	for i := len(ch.calls) - 1; i >= 0; i-- {
-		t := ch.calls[i]
+	for _, t := range slices.Backward(ch.calls) {
 		if t.number == k.number && (t.form == formLegacy) == (k.form == formLegacy) {
 			if k.id != "" && k.id != t.id {
 				break

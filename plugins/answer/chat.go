@@ -121,7 +121,7 @@ func (c *chat) usage(p *page, o *jsonscan.Object) error {
 func (c *chat) remember(text []byte, o *jsonscan.Object) {
 	c.head = []byte("{")
 	for i, name := range [...]string{"id", "object", "created", "model"} {
-		if v := o.Values[i]; v.Found() {
+		if v := o.Values[i]; simple(text, v) {
 			c.head = append(append(append(c.head, '"'), name...), '"', ':')
 			c.head = append(append(c.head, v.Of(text)...), ',')
 		}

@@ -4,7 +4,6 @@ package answer
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -17,8 +16,6 @@ type client struct {
 	err    map[string]any // the error that ended the stream
 	done   bool
 }
-
-var errNoData = errors.New("an event without data")
 
 // readStream reads server-sent events as https://html.spec.whatwg.org/multipage/server-sent-events.html has it.
 func readStream(body string) (*client, error) {

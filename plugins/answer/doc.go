@@ -25,7 +25,7 @@
 //
 // The end (kind 6) is told to every judge, also to those behind one that has denied the head. Usage (kind 5) is told once, with the last count that the provider gave, when nothing but the end is to come.
 //
-// Of a provider's error (a status other than 2xx), and of operations whose responses have no text, there are kinds 1, 5 and 6 alone, and the body passes as it comes.
+// Of a provider's error (a status other than 2xx) and of embeddings there are kinds 1, 5 and 6 alone, and the body passes as it comes.
 //
 // # What is changed
 //

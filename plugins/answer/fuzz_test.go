@@ -18,7 +18,7 @@ func FuzzWrite(f *testing.F) {
 		f.Add(r.body, uint8(i%3), r.stream(), uint16(i*37))
 	}
 	f.Add([]byte("data: {\"choices\":[{\"delta\":{\"content\":[{\"thinking\":[{\"text\":\"a\"}]}]}}]}\r\r\n\n\rdata\r\n:"), uint8(0), true, uint16(3))
-	operations := []string{opChat, opCompletions, opResponses}
+	operations := []string{chatOp, completionsOp, responsesOp}
 	f.Fuzz(func(t *testing.T, body []byte, operation uint8, stream bool, cut uint16) {
 		r := record{operation: operations[int(operation)%len(operations)], media: "application/json", body: body}
 		if stream {
@@ -75,11 +75,11 @@ func TestUneditedEventsAllocateTheirText(t *testing.T) {
 		"text":        {chatStream(delta(0, `"content":"word"`, "null")), 1},
 		"empty":       {chatStream(delta(0, `"content":""`, "null")), 0},
 		"role":        {chatStream(delta(0, `"role":"assistant","content":null`, "null")), 0},
-		"comment":     {&record{operation: opChat, media: "text/event-stream", body: []byte(": ping\n\n")}, 0},
+		"comment":     {&record{operation: chatOp, media: "text/event-stream", body: []byte(": ping\n\n")}, 0},
 		"arguments":   {chatStream(delta(0, `"tool_calls":[{"index":0,"function":{"arguments":"word"}}]`, "null")), 1},
 		"usage":       {chatStream(`{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}`), 0},
-		"responses":   {&record{operation: opResponses, media: "text/event-stream", body: sse(responses)}, 1},
-		"completions": {&record{operation: opCompletions, media: "text/event-stream", body: sse(`{"choices":[{"index":0,"text":"word"}]}`)}, 1},
+		"responses":   {&record{operation: responsesOp, media: "text/event-stream", body: sse(responses)}, 1},
+		"completions": {&record{operation: completionsOp, media: "text/event-stream", body: sse(`{"choices":[{"index":0,"text":"word"}]}`)}, 1},
 	}
 	for name, tt := range tests {
 		a := New(tt.r.options(none, none))
@@ -125,7 +125,7 @@ func BenchmarkStream(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				a := New(Options{Common: abi.Event{Operation: opChat}, Judges: []Judge{j}})
+				a := New(Options{Common: abi.Event{Operation: chatOp}, Judges: []Judge{j}})
 				if _, _, err := a.Head(200, []abi.Header{{Name: "content-type", Value: "text/event-stream"}}); err != nil {
 					b.Fatal(err)
 				}

@@ -45,6 +45,11 @@ func isArray(text []byte, at jsonscan.Span) (bool, error) {
 // isObject reports whether a member is an object.
 func isObject(text []byte, at jsonscan.Span) bool { return at.Found() && text[at.Start] == '{' }
 
+// simple reports whether a member has one value, which is on one line.
+func simple(text []byte, at jsonscan.Span) bool {
+	return at.Found() && text[at.Start] != '{' && text[at.Start] != '['
+}
+
 // str returns a string; an absent one and null are empty.
 func str(text []byte, at jsonscan.Span) (string, error) {
 	if !present(text, at) {

@@ -66,18 +66,16 @@ func (c *chat) reasoning(p *page, ch *choice, o *jsonscan.Object) error {
 	default:
 		s, err = c.text(p, ch, partReasoning, first)
 	}
-	if err != nil || s != nil && s.was != "" {
-		return c.details(p, ch, s, o.Values[keyDetails], err)
+	details := o.Values[keyDetails]
+	switch {
+	case err != nil:
+		return err
+	case s == nil || s.was == "":
+		return c.each(p, ch, partDetails, details)
+	case present(p.text, details): // it goes if the text is changed
+		s.tell = details
 	}
-	return c.each(p, ch, partDetails, o.Values[keyDetails])
-}
-
-// details takes out what repeats a text that was changed.
-func (c *chat) details(p *page, ch *choice, s *slot, at jsonscan.Span, err error) error {
-	if err == nil && present(p.text, at) {
-		s.tell = at
-	}
-	return err
+	return nil
 }
 
 // content judges the text of the answer, or its parts.

@@ -63,7 +63,7 @@ func TestWhatHasTwoReadingsIsRefused(t *testing.T) {
 	for name, data := range items {
 		t.Run("responses: "+name, func(t *testing.T) {
 			t.Parallel()
-			checkUnreadable(t, &record{operation: opResponses, media: "text/event-stream", body: sse(data)}, "sk-secret1")
+			checkUnreadable(t, &record{operation: responsesOp, media: "text/event-stream", body: sse(data)}, "sk-secret1")
 		})
 	}
 }
@@ -92,10 +92,10 @@ func TestLargeResponsesAreRefused(t *testing.T) {
 	small := delta(0, `"content":"a"`, "null")
 	tests := map[string]*record{
 		"event":            chatStream(small, delta(0, `"content":"`+big+big+`"`, "null"), "[DONE]"),
-		"line without end": {operation: opChat, media: "text/event-stream", body: append(sse(small), "data: "+big+big...)},
-		"many lines":       {operation: opChat, media: "text/event-stream", body: append(sse(small), strings.Repeat(": "+big[:90]+"\n", 20)+"\n"...)},
+		"line without end": {operation: chatOp, media: "text/event-stream", body: append(sse(small), "data: "+big+big...)},
+		"many lines":       {operation: chatOp, media: "text/event-stream", body: append(sse(small), strings.Repeat(": "+big[:90]+"\n", 20)+"\n"...)},
 		"body":             chatBody(`{"choices":[{"message":{"content":"` + big + big + `"}}]}`),
-		"texts": {operation: opResponses, media: "text/event-stream", body: bytes.Repeat(sse(
+		"texts": {operation: responsesOp, media: "text/event-stream", body: bytes.Repeat(sse(
 			`{"type":"response.output_text.delta","delta":"`+big[:400]+`"}`), 8)},
 	}
 	for name, r := range tests {
@@ -155,13 +155,13 @@ func TestResponsesWithoutTextPass(t *testing.T) {
 		open      bool
 		want      []string
 	}{
-		"provider's error":  {opChat, 429, nil, `{"error":{"message":"slow down"}}`, false, []string{"end upstream_error"}},
+		"provider's error":  {chatOp, 429, nil, `{"error":{"message":"slow down"}}`, false, []string{"end upstream_error"}},
 		"embeddings, large": {"embeddings", 200, nil, large, false, []string{"usage {Input:3 Cached:0 Output:0 Reasoning:0}", "end ok"}},
-		"images":            {"images", 200, nil, `{"data":[{"b64_json":"x"}]}`, false, []string{"end ok"}},
-		"nothing":           {opChat, 200, nil, "", false, []string{"end ok"}},
-		"an error in it":    {opChat, 200, nil, `{"error":{"message":"no"}}`, false, []string{"end upstream_error"}},
-		"compressed, open":  {opChat, 200, []abi.Header{{Name: "content-encoding", Value: "gzip"}}, "\x1f\x8b", true, []string{"end ok"}},
-		"identity":          {opChat, 200, []abi.Header{{Name: "content-encoding", Value: "identity"}}, `{}`, false, []string{"end ok"}},
+		"unknown, open":     {"images", 200, nil, `{"data":[{"b64_json":"x"}]}`, true, []string{"end ok"}},
+		"nothing":           {chatOp, 200, nil, "", false, []string{"end ok"}},
+		"an error in it":    {chatOp, 200, nil, `{"error":{"message":"no"}}`, false, []string{"end upstream_error"}},
+		"compressed, open":  {chatOp, 200, []abi.Header{{Name: "content-encoding", Value: "gzip"}}, "\x1f\x8b", true, []string{"end ok"}},
+		"identity":          {chatOp, 200, []abi.Header{{Name: "content-encoding", Value: "identity"}}, `{}`, false, []string{"end ok"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestResponsesWithoutTextPass(t *testing.T) {
 				j := w.judge("w")
 				j.Open = tt.open
 				a := New(Options{Common: abi.Event{Operation: tt.operation}, Judges: []Judge{j}, Limit: 10_000})
-				if _, out, err := a.Head(tt.status, tt.headers); out.End || (err != nil) != (name == "compressed, open") {
+				if _, out, err := a.Head(tt.status, tt.headers); out.End || (err != nil) != tt.open {
 					t.Fatal(out, err)
 				}
 				var got []byte
@@ -193,16 +193,18 @@ func TestResponsesWithoutTextPass(t *testing.T) {
 	}
 }
 
-func TestACompressedResponseIsRefusedByItsHead(t *testing.T) {
+func TestUnreadableResponsesAreRefusedByTheirHead(t *testing.T) {
 	t.Parallel()
-	w := &watcher{t: t}
-	a := New(Options{Common: abi.Event{Operation: opResponses}, Judges: []Judge{w.judge("w")}})
-	_, out, err := a.Head(200, []abi.Header{{Name: "content-encoding", Value: "br"}})
-	if _, ok := errors.AsType[*UnreadableError](err); !ok || out.Status != 502 || !out.End {
-		t.Errorf("got %+v, %v", out, err)
-	}
-	if last := w.seen[len(w.seen)-1]; last != "end denied" {
-		t.Errorf("the last event is %s", last)
+	for operation, encoding := range map[string]string{responsesOp: "br", "images": "identity", "": ""} {
+		w := &watcher{t: t}
+		a := New(Options{Common: abi.Event{Operation: operation}, Judges: []Judge{w.judge("w")}})
+		_, out, err := a.Head(200, []abi.Header{{Name: "content-encoding", Value: encoding}})
+		if _, ok := errors.AsType[*UnreadableError](err); !ok || out.Status != 502 || !out.End {
+			t.Errorf("%s: got %+v, %v", operation, out, err)
+		}
+		if last := w.seen[len(w.seen)-1]; last != "end denied" {
+			t.Errorf("%s: the last event is %s", operation, last)
+		}
 	}
 }
 
@@ -214,7 +216,7 @@ func TestWholeTextsThatDifferGiveWay(t *testing.T) {
 		return `{"type":"response.output_text.done","output_index":0,"content_index":0,"text":"` + text + `"}`
 	}
 	for text, want := range map[string]string{"abc": "abc", "abd": "abc", "ab": "abc", "": "abc", "abcd": "abcd", "abc sk-12345": "abc [REDACTED]", "sk-12345": "abc"} {
-		r := record{operation: opResponses, media: "text/event-stream", body: sse(piece, done(text))}
+		r := record{operation: responsesOp, media: "text/event-stream", body: sse(piece, done(text))}
 		got := r.play(t, r.options(redactor()), r.whole())
 		c, err := readStream(got.body)
 		if err != nil || got.err != nil {

@@ -21,7 +21,6 @@ type responses struct {
 	sequence int64  // of the last event
 	reason   string // why the response ends, once that is known
 	touched  bool   // a text was changed
-	list     []element
 }
 
 // told is a kind of text that events tell of, by the beginning of their type.
@@ -163,7 +162,10 @@ func (r *responses) delta(p *page, l *lane, typ []byte, o *jsonscan.Object) erro
 		return err
 	}
 	if l.typ == "" {
-		l.typ, l.itemID = string(typ), append([]byte(nil), o.Values[keyItemID].Of(p.text)...)
+		l.typ = string(typ)
+		if id := o.Values[keyItemID]; simple(p.text, id) {
+			l.itemID = bytes.Clone(id.Of(p.text))
+		}
 	}
 	was, err := str(p.text, o.Values[keyDeltaText])
 	if err != nil {

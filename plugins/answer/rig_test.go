@@ -4,15 +4,23 @@ package answer
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/weir-proxy/weir/plugins/abi"
+	"github.com/weir-proxy/weir/policy"
+)
+
+// Operations.
+const (
+	chatOp        = string(policy.OpChat)
+	completionsOp = string(policy.OpCompletions)
+	responsesOp   = string(policy.OpResponses)
 )
 
 // record is a response as a provider sent it.
@@ -43,8 +51,8 @@ func records(t testing.TB) []record {
 		default:
 			continue
 		}
-		r.operation = opChat
-		for _, op := range []string{opCompletions, opResponses, "embeddings"} {
+		r.operation = chatOp
+		for _, op := range []string{completionsOp, responsesOp, "embeddings"} {
 			if strings.HasPrefix(r.name, op) {
 				r.operation = op
 			}
@@ -162,35 +170,36 @@ var secret = regexp.MustCompile(`[a-z0-9.]+@[a-z0-9]+\.[a-z]+|sk-[A-Za-z0-9]{4,}
 // redact is what a text should become.
 func redact(s string) string { return secret.ReplaceAllString(s, "[REDACTED]") }
 
-// redactor returns a judge as a plugin has to be: it keeps nothing itself, and holds back the end of each text that may go on to be a secret, in its state.
+// redactor returns a judge as a plugin has to be: it keeps nothing itself, and holds back the end of each text that may go on to be a secret, in its state, which
+// has a line "key\x00text\x01" for each text.
 func redactor() Judge {
 	return Judge{Name: "redactor", Event: func(e *abi.Event) (*abi.Verdict, error) {
-		held := map[string]string{}
-		if len(e.State) > 0 {
-			if err := json.Unmarshal(e.State, &held); err != nil {
-				return nil, err
-			}
-		}
 		var key string
 		ends := e.Kind == abi.KindFinish
 		switch e.Kind {
 		case abi.KindText, abi.KindFinish:
-			key = fmt.Sprint(e.Choice)
+			key = strconv.FormatInt(e.Choice, 10)
 		case abi.KindToolCall:
-			key = fmt.Sprint(e.Choice, ".", e.Tool.Number)
+			key = strconv.FormatInt(e.Choice, 10) + "." + strconv.FormatInt(e.Tool.Number, 10)
 			ends = e.Text == "" && e.Tool.ID == "" && e.Tool.Name == ""
 		default:
 			return nil, nil
 		}
-		all := held[key] + e.Text
+		state, held := []byte{}, ""
+		for line := range strings.SplitSeq(string(e.State), "\x01") {
+			if k, v, ok := strings.Cut(line, "\x00"); ok && k == key {
+				held = v
+			} else if ok {
+				state = append(append(state, line...), 1)
+			}
+		}
+		all := held + e.Text
 		cut := len(all)
 		if !ends {
 			cut = strings.LastIndexAny(all, " \n") + 1
 		}
-		held[key] = all[cut:]
-		state, err := json.Marshal(held)
-		if err != nil {
-			return nil, err
+		if cut < len(all) {
+			state = append(append(append(append(state, key...), 0), all[cut:]...), 1)
 		}
 		v := &abi.Verdict{State: state}
 		if out := redact(all[:cut]); out != e.Text {

@@ -38,7 +38,7 @@ func TestACallWhoseFirstEventIsDroppedIsGone(t *testing.T) {
 				t.Errorf("%s: the call is there:\n%s", name, out.body)
 			}
 			key := "0.call.0"
-			if r.operation == opResponses {
+			if r.operation == responsesOp {
 				key = "2.args"
 				if c.told[key] != `{"city":"Oslo"}` || !strings.Contains(out.body, `"output_index":2`) || strings.Contains(out.body, `"output_index":3`) {
 					t.Errorf("%s: the call behind it is told as %q", name, c.told[key])
@@ -56,11 +56,11 @@ func TestACallWhoseFirstEventIsDroppedIsGone(t *testing.T) {
 func TestCallsInABodyAreTakenOutOfTheArray(t *testing.T) {
 	t.Parallel()
 	forms := map[string]struct{ call, body string }{
-		opChat: {
+		chatOp: {
 			`{"id":"call_%d","type":"function","function":{"name":"%s","arguments":"{}"}}`,
 			`{"choices":[{"message":{"content":null,"tool_calls":[ %s ]},"finish_reason":"tool_calls"}]}`,
 		},
-		opResponses: {`{"type":"function_call","call_id":"call_%d","name":"%s","arguments":"{}"}`, `{"output":[ %s ],"usage":null}`},
+		responsesOp: {`{"type":"function_call","call_id":"call_%d","name":"%s","arguments":"{}"}`, `{"output":[ %s ],"usage":null}`},
 	}
 	for op, f := range forms {
 		for _, order := range [][]string{{"bad"}, {"bad", "good"}, {"good", "bad"}, {"bad", "good", "bad", "bad", "fine", "bad"}, {"bad", "bad"}} {
@@ -83,7 +83,7 @@ func TestCallsInABodyAreTakenOutOfTheArray(t *testing.T) {
 func TestUsageThatTheClientDidNotAskForIsTakenOut(t *testing.T) {
 	t.Parallel()
 	for _, r := range records(t) {
-		if !r.stream() || r.operation == opResponses {
+		if !r.stream() || r.operation == responsesOp {
 			continue
 		}
 		w := &watcher{t: t}
@@ -153,7 +153,7 @@ func TestTextsAreAddedWhereTheChoiceEnds(t *testing.T) {
 			`{"choices":[{"message":{"role":"assistant","content":"\"é\""},"finish_reason":"stop"}]}`,
 		},
 		"responses": {
-			&record{operation: opResponses, media: "application/json", body: []byte(`{"output":[{"type":"message","content":[{"type":"output_text","text":"a"}]}]}`)},
+			&record{operation: responsesOp, media: "application/json", body: []byte(`{"output":[{"type":"message","content":[{"type":"output_text","text":"a"}]}]}`)},
 			`{"output":[{"type":"message","content":[{"type":"output_text","text":"a\"é\""}]}]}`,
 		},
 	}

@@ -34,11 +34,11 @@ func delta(index int, members, finish string) string {
 }
 
 func chatStream(data ...string) *record {
-	return &record{operation: opChat, media: "text/event-stream", body: sse(data...)}
+	return &record{operation: chatOp, media: "text/event-stream", body: sse(data...)}
 }
 
 func chatBody(body string) *record {
-	return &record{operation: opChat, media: "application/json", body: []byte(body)}
+	return &record{operation: chatOp, media: "application/json", body: []byte(body)}
 }
 
 func edit(start, end int, with string) *abi.Verdict {
@@ -90,7 +90,7 @@ func TestEachJudgeSeesWhatTheOneBeforeHasLeft(t *testing.T) {
 
 func TestHeadersAreChangedInOrder(t *testing.T) {
 	t.Parallel()
-	a := New(Options{Common: abi.Event{Operation: opChat}, Judges: []Judge{
+	a := New(Options{Common: abi.Event{Operation: chatOp}, Judges: []Judge{
 		judging("first", func(*abi.Event) *abi.Verdict {
 			return &abi.Verdict{
 				Set: []abi.Header{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "1"}}, Remove: []string{"x-old", "x-again"},
@@ -178,7 +178,7 @@ func (r *record) checkDenied(t *testing.T, which string, got played, head bool) 
 
 func TestADenialSaysWhatItsSpecificationHas(t *testing.T) {
 	t.Parallel()
-	r := record{operation: opResponses, media: "text/event-stream", body: []byte("event: response.output_text.delta\r\n" +
+	r := record{operation: responsesOp, media: "text/event-stream", body: []byte("event: response.output_text.delta\r\n" +
 		`data: {"type":"response.output_text.delta","sequence_number":7,"output_index":0,"content_index":0,"delta":"x"}` + "\r\n\r\n")}
 	deny := judging("j", func(e *abi.Event) *abi.Verdict {
 		if e.Kind == abi.KindText {

@@ -202,7 +202,8 @@ func (r *responses) event(b []byte, eol string, l *lane, text string) []byte {
 	return append(append(append(b, '}'), eol...), eol...)
 }
 
-// settle judges what a page says of a whole text: what was judged already is not judged again, and stands as it has become. Where the page differs from what came before, that holds.
+// settle judges what a page says of a whole text: what was judged already is not judged again, and stands as it has become. Where the page differs from what came before, that
+// holds.
 func (r *responses) settle(p *page, l *lane, at, logprobs jsonscan.Span, reason *string) error {
 	was, err := str(p.text, at)
 	if err != nil {
@@ -219,7 +220,7 @@ func (r *responses) settle(p *page, l *lane, at, logprobs jsonscan.Span, reason 
 		}
 	}
 	now := l.text()
-	if now == was {
+	if now == was || !l.edited && !r.chain.closed() { // as everything that cannot be judged passes where all judges are open
 		return nil
 	}
 	p.put(at, quote(now))

@@ -225,5 +225,10 @@ func TestWholeTextsThatDifferGiveWay(t *testing.T) {
 		if told := c.told["0.0"]; told != want {
 			t.Errorf("%q is told as %q, want %q", text, told, want)
 		}
+		open := judging("open", func(*abi.Event) *abi.Verdict { return nil })
+		open.Open = true
+		if got := r.play(t, r.options(open), r.whole()); got.body != string(r.body) {
+			t.Errorf("%q does not pass where all judges are open and none edits: %s", text, got.body)
+		}
 	}
 }

@@ -211,7 +211,7 @@ func Unquote(value []byte) string {
 func appendUnquoted(dst, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		c := raw[i]
-		if c != '\\' {
+		if c != '\\' || i+1 == len(raw) {
 			dst = append(dst, c)
 			i++
 			continue

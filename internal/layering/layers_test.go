@@ -58,6 +58,7 @@ var layers = map[string]layer{
 	"internal/repo":               {nil, "it serves tests"},
 	"internal/sdks":               {[]string{"internal/repo", "internal/wheel"}, "it serves tests"},
 	"internal/store":              {[]string{"policy", "usage"}, "it keeps what those define"},
+	"internal/tokens":             {[]string{"internal/jsonscan", "internal/tokens/bpe"}, "it reads a body; what is done with the number is not its business"},
 	"internal/tokens/bpe":         {nil, "it counts bytes"},
 	"internal/tokens/bpe/gen":     {nil, "it writes what bpe embeds, so it cannot need it"},
 	"internal/tokens/bpe/oracle":  {[]string{"internal/tokens/bpe", "internal/tokens/bpe/samples"}, "it compares bpe with tiktoken"},

@@ -54,6 +54,8 @@ var layers = map[string]layer{
 	"internal/layering":           {nil, "it is tests alone"},
 	"internal/postgres":           {[]string{"internal/child", "internal/wheel"}, "it runs a server; what is in it is store's business"},
 	"internal/postgres/pgtest":    {[]string{"internal/postgres", "internal/repo"}, "it serves tests"},
+	"internal/prices":             {nil, "what a token costs does not depend on who asks"},
+	"internal/prices/gen":         {nil, "it writes a file, from a list that it fetches"},
 	"internal/profile":            {nil, "it watches the process, whatever that does"},
 	"internal/repo":               {nil, "it serves tests"},
 	"internal/sdks":               {[]string{"internal/repo", "internal/wheel"}, "it serves tests"},

@@ -17,6 +17,9 @@ import (
 // headBytes is how much of a log's beginning is kept to notice that another was written in its place.
 const headBytes = 1 << 10
 
+// keepRecords is how many records' room a log keeps from one batch to the next.
+const keepRecords = 4096
+
 // logFile is a log that is being followed. It stays open, so that it can be read to its end after it was deleted.
 //
 //	0        batch.From          lines.start       lines.read()    size
@@ -153,6 +156,9 @@ func (f *logFile) boundary(pos int64) error {
 // posted notes that the batch is in the book.
 func (f *logFile) posted() {
 	f.batch.From = f.batch.To
+	if cap(f.batch.Records) > keepRecords {
+		f.batch.Records = nil // of a backlog: megabytes that a log may never need again
+	}
 	f.batch.Records = f.batch.Records[:0]
 	f.audit.whole = time.Time{} // until the book says so itself
 }

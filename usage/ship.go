@@ -20,8 +20,8 @@ type Options struct {
 	Book Book
 
 	Poll          time.Duration // how often to look for more; 100 ms
-	BatchRows     int           // records in a batch at most; 5000
-	BatchBytes    int64         // bytes of the log in a batch, or a little more; 32 MiB
+	BatchRows     int           // records in a batch at most; 50,000
+	BatchBytes    int64         // bytes of the log in a batch, or a little more; 64 MiB
 	BatchInterval time.Duration // how long a record waits for a batch to fill; 250 ms
 	Retries
 	DrainTimeout  time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
@@ -60,10 +60,10 @@ func (o *Options) setDefaults() {
 	duration(&o.DrainTimeout, 10*time.Second)
 	duration(&o.CheckInterval, 10*time.Second)
 	if o.BatchRows <= 0 {
-		o.BatchRows = 5000
+		o.BatchRows = 50_000
 	}
 	if o.BatchBytes <= 0 {
-		o.BatchBytes = 32 << 20
+		o.BatchBytes = 64 << 20
 	}
 	if o.OnAttempt == nil {
 		o.OnAttempt = func(Attempt) {}

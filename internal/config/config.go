@@ -143,7 +143,7 @@ func Default() Config {
 		Admin:   Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal: Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{
-			BatchRows: 5000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
+			BatchRows: 50_000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},

@@ -36,13 +36,16 @@ func usageColumns() []string {
 	}
 }
 
+// rowBytes is a little more than the bytes of a row with names of the usual length.
+const rowBytes = 320
+
 // copyUsage writes rows, which are bounded, into weir.usage.
-func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []usage.Record) error {
+func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []sorted) error {
 	columns := usageColumns()
-	b := append(make([]byte, 0, 320*len(rows)+64), copyHeader...)
+	b := append(make([]byte, 0, rowBytes*len(rows)+64), copyHeader...)
 	for i := range rows {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(columns))) //nolint:gosec // they are few
-		b = appendUsage(b, writer, &rows[i])
+		b = appendUsage(b, writer, rows[i].Record)
 	}
 	b = append(b, copyEnd...)
 	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b), `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)

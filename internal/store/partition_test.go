@@ -45,7 +45,7 @@ func TestEnsurePartitions(t *testing.T) {
 	if diff := cmp.Diff(placed(t, s), want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}
-	if got := query[int64](t, s, `select count(*) from pg_indexes where schemaname = 'weir' and tablename = 'usage_20300331'`); got != 3 {
+	if got := query[int64](t, s, `select count(*) from pg_indexes where schemaname = 'weir' and tablename = 'usage_20300331'`); got != 2 {
 		t.Errorf("%d indexes", got)
 	}
 }

@@ -44,8 +44,8 @@ func (s *Store) Post(ctx context.Context, b usage.Batch) error {
 		}
 		rows[i] = bounded(r)
 	}
-	// Every writer takes its locks in this order, and within each table in the order of the primary key: position, unresolved
-	// exchanges, rows, hourly sums, balances.
+	// Every writer takes its locks in this order, and within the sums in the order of their keys: position,
+	// unresolved exchanges, rows, hourly sums, balances.
 	var late suspects
 	err := s.enter(ctx, entry{
 		writer: b.Writer,
@@ -61,10 +61,11 @@ func (s *Store) Post(ctx context.Context, b usage.Batch) error {
 			if err != nil {
 				return err
 			}
-			if err := copyUsage(ctx, tx, b.Writer, rows); err != nil {
+			order := arrange(rows)
+			if err := copyUsage(ctx, tx, b.Writer, order); err != nil {
 				return fmt.Errorf("copy %d rows: %w", len(rows), err)
 			}
-			return addSums(ctx, tx, rows, taken)
+			return addSums(ctx, tx, order, taken)
 		},
 	})
 	if err != nil {

@@ -53,7 +53,8 @@ func (s *Store) Resolve(ctx context.Context, records []usage.Record) error {
 }
 
 func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error {
-	if err := copyUsage(ctx, tx, uuid.Nil, rows); err != nil {
+	order := arrange(rows)
+	if err := copyUsage(ctx, tx, uuid.Nil, order); err != nil {
 		return fmt.Errorf("copy %d rows: %w", len(rows), err)
 	}
 	ids, times := exchanges(rows)
@@ -62,7 +63,7 @@ func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error 
 		on conflict (exchange_id) do update set ts = excluded.ts`, ids, times); err != nil {
 		return fmt.Errorf("note unresolved exchanges: %w", err)
 	}
-	return addSums(ctx, tx, rows, nil)
+	return addSums(ctx, tx, order, nil)
 }
 
 // exchanges returns what identifies the rows of some records. The ids are bare arrays, which pgx encodes as they are; a [uuid.UUID] it
@@ -183,9 +184,9 @@ func takeBack(ctx context.Context, tx pgx.Tx, ids [][16]byte) ([]contribution, e
 }
 
 func scanContribution(row pgx.CollectableRow) (c contribution, err error) {
-	t := &c.total
-	err = row.Scan(&c.hour, &c.tenant, &c.key, &c.model, &c.channel, &t.requests, &t.estimated, &t.unpriced, &t.tokens.Input, &t.tokens.CachedInput,
+	t, ts := &c.total, time.Time{}
+	err = row.Scan(&ts, &c.tenant, &c.key, &c.model, &c.channel, &t.requests, &t.estimated, &t.unpriced, &t.tokens.Input, &t.tokens.CachedInput,
 		&t.tokens.Output, &t.tokens.Reasoning, &t.cost, &t.requestBytes, &t.responseBytes)
-	c.hour = c.hour.UTC().Truncate(time.Hour)
+	c.hour = hourOf(ts)
 	return c, err
 }

@@ -6,8 +6,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,28 +16,23 @@ import (
 	"github.com/weir-proxy/weir/usage"
 )
 
-// hourKey and balanceKey are the primary keys of weir.usage_hourly and weir.balance.
-type (
-	hourKey struct {
-		hour    time.Time
-		tenant  policy.TenantID
-		key     policy.KeyID
-		model   string
-		channel policy.ChannelID
-	}
-	balanceKey struct {
-		tenant policy.TenantID
-		key    policy.KeyID
-	}
-)
-
-func (a hourKey) compare(b hourKey) int {
-	return cmp.Or(a.hour.Compare(b.hour), cmp.Compare(a.tenant, b.tenant), cmp.Compare(a.key, b.key),
-		cmp.Compare(a.model, b.model), cmp.Compare(a.channel, b.channel))
+// hourKey is the primary key of weir.usage_hourly; its tenant and key are that of weir.balance.
+type hourKey struct {
+	tenant  policy.TenantID
+	key     policy.KeyID
+	hour    int64 // hours since 1970
+	channel policy.ChannelID
+	model   string
 }
 
-func (a balanceKey) compare(b balanceKey) int {
-	return cmp.Or(cmp.Compare(a.tenant, b.tenant), cmp.Compare(a.key, b.key))
+func hourOf(t time.Time) int64 { return t.Truncate(time.Hour).Unix() / int64(time.Hour/time.Second) }
+
+func (k *hourKey) time() time.Time { return time.Unix(k.hour*int64(time.Hour/time.Second), 0).UTC() }
+
+// compare is the order in which every writer locks sums: that of weir.balance first.
+func (k *hourKey) compare(o *hourKey) int {
+	return cmp.Or(cmp.Compare(k.tenant, o.tenant), cmp.Compare(k.key, o.key), cmp.Compare(k.hour, o.hour),
+		cmp.Compare(k.channel, o.channel), strings.Compare(k.model, o.model))
 }
 
 // total is what a batch adds to a row of weir.usage_hourly or weir.balance.
@@ -76,67 +71,101 @@ func (t *total) plus(o *total, times int64) {
 	t.responseBytes += times * o.responseBytes
 }
 
-// contribution is what a row has added to the sums.
+// contribution is what one or more rows add to the sums.
 type contribution struct {
 	hourKey
 	total
 }
 
-// addSums adds the rows to their sums, and takes out of them what taken has added. The rows are added up here and not in SQL, and sorted, so that writers that touch the
-// same sums lock them in one order and cannot deadlock; the balances, which most writers share, are locked last and so briefly.
-func addSums(ctx context.Context, tx pgx.Tx, rows []usage.Record, taken []contribution) error {
-	hours, balances := make(map[hourKey]*total), make(map[balanceKey]*total)
+// sorted is a row at its place in the order of the sums.
+type sorted struct {
+	hourKey
+	*usage.Record
+}
+
+// arrange puts rows into the order of their sums. Rows of one key then stand together in the table and in its index on keys, and those who
+// look for them read fewer pages; writing them costs a fifth less than in the order of the log.
+func arrange(rows []usage.Record) []sorted {
+	order := make([]sorted, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		at(hours, hourKey{r.Time.Truncate(time.Hour), r.Tenant, r.Key, r.Model, r.Channel}).add(r)
-		at(balances, balanceKey{r.Tenant, r.Key}).add(r)
+		order[i] = sorted{hourKey{r.Tenant, r.Key, hourOf(r.Time), r.Channel, r.Model}, r}
 	}
+	slices.SortFunc(order, func(a, b sorted) int { return cmp.Or(a.compare(&b.hourKey), cmp.Compare(a.Seq, b.Seq)) })
+	return order
+}
+
+// addUp adds up what the rows contribute, less what was taken back, in the order of [hourKey].
+func addUp(rows []sorted, taken []contribution) []contribution {
+	var sums []contribution
+	at := func(k *hourKey) *total {
+		if n := len(sums); n == 0 || sums[n-1].hourKey != *k {
+			sums = append(sums, contribution{hourKey: *k})
+		}
+		return &sums[len(sums)-1].total
+	}
+	for i := range rows {
+		at(&rows[i].hourKey).add(rows[i].Record)
+	}
+	if len(taken) == 0 {
+		return sums
+	}
+	parts := slices.Clone(sums)
 	for i := range taken {
-		c := &taken[i]
-		at(hours, c.hourKey).plus(&c.total, -1)
-		at(balances, balanceKey{c.tenant, c.key}).plus(&c.total, -1)
+		var less total
+		less.plus(&taken[i].total, -1)
+		parts = append(parts, contribution{taken[i].hourKey, less})
 	}
+	slices.SortStableFunc(parts, func(a, b contribution) int { return a.compare(&b.hourKey) })
+	sums = sums[:0]
+	for i := range parts {
+		at(&parts[i].hourKey).plus(&parts[i].total, 1)
+	}
+	return sums
+}
+
+// addSums adds the rows to their sums, and takes out of them what taken has added. The rows are added up here and not in SQL, and sorted, so
+// that writers that touch the same sums lock them in one order and cannot deadlock; the balances, which most writers share, are locked
+// last and so briefly.
+func addSums(ctx context.Context, tx pgx.Tx, rows []sorted, taken []contribution) error {
+	sums := addUp(rows, taken)
 	var batch pgx.Batch
-	queueHours(&batch, hours)
+	queueHours(&batch, sums)
 	queueEmptied(&batch, taken)
-	queueBalances(&batch, balances)
+	queueBalances(&batch, sums)
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("add to sums: %w", err)
 	}
 	return nil
 }
 
-func at[K comparable](m map[K]*total, key K) *total {
-	t := m[key]
-	if t == nil {
-		t = new(total)
-		m[key] = t
+// columns returns n empty columns that have room for so many rows.
+func columns(n, rows int) [][]int64 {
+	all := make([]int64, n*rows)
+	out := make([][]int64, n)
+	for i := range out {
+		out[i] = all[i*rows : i*rows : (i+1)*rows]
 	}
-	return t
+	return out
 }
 
-func queueHours(batch *pgx.Batch, hours map[hourKey]*total) {
-	var (
-		hour                 []time.Time
-		tenant, key, channel []int64
-		model                []string
-		counts               [10][]int64
-	)
-	for _, k := range slices.SortedFunc(maps.Keys(hours), hourKey.compare) {
-		hour, model = append(hour, k.hour), append(model, k.model)
-		tenant, key, channel = append(tenant, int64(k.tenant)), append(key, int64(k.key)), append(channel, int64(k.channel))
-		t := hours[k]
-		for i, n := range [10]int64{
-			t.requests, t.estimated, t.unpriced, t.tokens.Input, t.tokens.CachedInput, t.tokens.Output, t.tokens.Reasoning,
-			t.cost, t.requestBytes, t.responseBytes,
+func queueHours(batch *pgx.Batch, sums []contribution) {
+	hour, model := make([]time.Time, 0, len(sums)), make([]string, 0, len(sums))
+	c := columns(13, len(sums))
+	for i := range sums {
+		s := &sums[i]
+		hour, model = append(hour, s.time()), append(model, s.model)
+		t := &s.total
+		for i, n := range [13]int64{
+			int64(s.tenant), int64(s.key), int64(s.channel), t.requests, t.estimated, t.unpriced, t.tokens.Input, t.tokens.CachedInput,
+			t.tokens.Output, t.tokens.Reasoning, t.cost, t.requestBytes, t.responseBytes,
 		} {
-			counts[i] = append(counts[i], n)
+			c[i] = append(c[i], n)
 		}
 	}
-	c := &counts
-	batch.Queue(`insert into weir.usage_hourly as h (hour, tenant_id, key_id, model, channel_id, requests, estimated, unpriced,
+	batch.Queue(`insert into weir.usage_hourly as h (hour, model, tenant_id, key_id, channel_id, requests, estimated, unpriced,
 			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanousd, request_bytes, response_bytes)
-		select * from unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+		select * from unnest($1::timestamptz[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
 			$9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
 		on conflict (hour, tenant_id, key_id, model, channel_id) do update set
 			requests = h.requests + excluded.requests,
@@ -149,7 +178,7 @@ func queueHours(batch *pgx.Batch, hours map[hourKey]*total) {
 			cost_nanousd = h.cost_nanousd + excluded.cost_nanousd,
 			request_bytes = h.request_bytes + excluded.request_bytes,
 			response_bytes = h.response_bytes + excluded.response_bytes`,
-		hour, tenant, key, model, channel, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9])
+		hour, model, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12])
 }
 
 // queueEmptied deletes sums that are of no row any more.
@@ -157,16 +186,23 @@ func queueEmptied(batch *pgx.Batch, taken []contribution) {
 	for i := range taken {
 		k := &taken[i].hourKey
 		batch.Queue(`delete from weir.usage_hourly where hour = $1 and tenant_id = $2 and key_id = $3 and model = $4 and channel_id = $5 and requests = 0`,
-			k.hour, int64(k.tenant), int64(k.key), k.model, int64(k.channel))
+			k.time(), int64(k.tenant), int64(k.key), k.model, int64(k.channel))
 	}
 }
 
-func queueBalances(batch *pgx.Batch, balances map[balanceKey]*total) {
-	var tenant, key, requests, tokens, cost []int64
-	for _, k := range slices.SortedFunc(maps.Keys(balances), balanceKey.compare) {
-		t := balances[k]
-		tenant, key = append(tenant, int64(k.tenant)), append(key, int64(k.key))
-		requests, tokens, cost = append(requests, t.requests), append(tokens, t.tokens.Input+t.tokens.Output), append(cost, t.cost)
+func queueBalances(batch *pgx.Batch, sums []contribution) {
+	c := columns(5, len(sums))
+	for i := range sums {
+		s, n := &sums[i], len(c[0])
+		if n == 0 || c[0][n-1] != int64(s.tenant) || c[1][n-1] != int64(s.key) {
+			for i, v := range [5]int64{int64(s.tenant), int64(s.key)} {
+				c[i] = append(c[i], v)
+			}
+			n++
+		}
+		c[2][n-1] += s.requests
+		c[3][n-1] += s.tokens.Input + s.tokens.Output
+		c[4][n-1] += s.cost
 	}
 	batch.Queue(`insert into weir.balance as b (tenant_id, key_id, requests, tokens, cost_nanousd)
 		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
@@ -174,5 +210,5 @@ func queueBalances(batch *pgx.Batch, balances map[balanceKey]*total) {
 			requests = b.requests + excluded.requests,
 			tokens = b.tokens + excluded.tokens,
 			cost_nanousd = b.cost_nanousd + excluded.cost_nanousd`,
-		tenant, key, requests, tokens, cost)
+		c[0], c[1], c[2], c[3], c[4])
 }

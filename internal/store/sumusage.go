@@ -27,7 +27,7 @@ func dimensionSQL(name string) (sql string, ok bool) {
 	case "channel":
 		return `channel_id::text`, true
 	case "model":
-		return `model`, true
+		return `model collate "C"`, true
 	case "hour":
 		return `to_char(hour at time zone 'UTC', 'YYYY-MM-DD"T"HH24:00:00"Z"')`, true
 	case "day":

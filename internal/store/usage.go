@@ -108,9 +108,17 @@ func (s *Store) Usage(ctx context.Context, f UsageFilter) ([]UsageRow, error) {
 	return rows, nil
 }
 
-// recent is how far back is looked first for the newest rows. Every day has a table, and most of a short list's time goes into opening
-// them.
-const recent = 48 * time.Hour
+// recent is how far back is looked first for the newest rows, nearest first. Every day has a table, and most of a short list's time goes
+// into opening them. The rows of a tenant are those of all of its keys, so the less time is looked through the better.
+func recent(f *UsageFilter) []time.Duration {
+	if f.ofTenant() {
+		return []time.Duration{time.Minute, time.Hour, 48 * time.Hour}
+	}
+	return []time.Duration{48 * time.Hour}
+}
+
+// ofTenant reports whether f asks for rows of a tenant and nothing narrower that has an index.
+func (f *UsageFilter) ofTenant() bool { return f.Tenant != 0 && f.Key == 0 && f.Exchange == uuid.Nil }
 
 // newest lists what f selects. It looks where the rows are likely to be, and only then everywhere.
 func (s *Store) newest(ctx context.Context, f UsageFilter, before time.Time) ([]UsageRow, error) {
@@ -127,9 +135,11 @@ func (s *Store) newest(ctx context.Context, f UsageFilter, before time.Time) ([]
 			end = t
 		}
 	}
-	if since := end.Add(-recent); f.Since.Before(since) {
+	for _, back := range recent(&f) {
 		late := f
-		late.Since = since
+		if late.Since = end.Add(-back); !f.Since.Before(late.Since) {
+			break
+		}
 		if rows, err := s.usage(ctx, &late, before, exactWindow); err != nil || len(rows) == f.Limit {
 			return rows, err
 		}
@@ -170,12 +180,20 @@ func (s *Store) usage(ctx context.Context, f *UsageFilter, before time.Time, win
 		c.add(`ts <= ?`, before) // for the index; the comparison of rows alone does not use it
 		c.add(`(ts, exchange_id) < (?, ?)`, before, f.Before)
 	}
+	const newest = ` order by ts desc, exchange_id desc`
+	found := `select * from weir.usage u ` + c.sql.String() + newest + ` limit ` + strconv.Itoa(f.Limit)
+	if f.ofTenant() {
+		// There is an index on keys and none on tenants. A key has a balance from its first row on.
+		c.args = append(c.args, f.Tenant)
+		c.add(`u.key_id = k.key_id`)
+		found = `select u.* from (select key_id from weir.balance where tenant_id = $` + strconv.Itoa(len(c.args)) + `) k
+			cross join lateral (select * from weir.usage u ` + c.sql.String() + newest + ` limit ` + strconv.Itoa(f.Limit) + `) u` + newest + ` limit ` + strconv.Itoa(f.Limit)
+	}
 	sql := `select ts, exchange_id, u.tenant_id, key_id, coalesce(channel_id, 0), coalesce(t.name, ''), coalesce(k.name, ''), coalesce(c.name, ''),
 			model, upstream_model, operation, status, http_status, attempts, stream, estimated,
 			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanousd, request_bytes, response_bytes, first_byte_ms, duration_ms
-		from (select * from weir.usage ` + c.sql.String() + ` order by ts desc, exchange_id desc limit ` + strconv.Itoa(f.Limit) + `) u
-		left join weir.tenant t on t.id = u.tenant_id left join weir.key k on k.id = u.key_id left join weir.channel c on c.id = u.channel_id
-		order by ts desc, exchange_id desc`
+		from (` + found + `) u
+		left join weir.tenant t on t.id = u.tenant_id left join weir.key k on k.id = u.key_id left join weir.channel c on c.id = u.channel_id` + newest
 	return many(ctx, s.pool, scanUsage, sql, c.args...)
 }
 

@@ -43,6 +43,14 @@ const (
 	minBackOff      = time.Millisecond // between attempts
 )
 
+// While no processor serves its socket, as in a restart, a request waits for one: its decision is tried again, with pauses of up to
+// four times decisionPause less something by chance, until decisionTimeout is over. A processor that has begun to answer is not asked a
+// second time.
+const (
+	decisionRetries = 200
+	decisionPause   = 25 * time.Millisecond
+)
+
 // ForwardedHeaders are the headers that the processor sees, of requests and of those responses that a policy watches. Each costs CPU per request,
 // so there are no others, but for [Gateway].PolicyHeaders.
 func ForwardedHeaders() []string {
@@ -187,6 +195,13 @@ func decide(g Gateway) *extprocv3.ExternalProcessor {
 	return &extprocv3.ExternalProcessor{
 		GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: processorCluster}},
+			RetryPolicy: &corev3.RetryPolicy{
+				RetryOn:    "connect-failure,refused-stream,reset,unavailable",
+				NumRetries: wrapperspb.UInt32(decisionRetries),
+				RetryBackOff: &corev3.BackoffStrategy{
+					BaseInterval: durationpb.New(decisionPause), MaxInterval: durationpb.New(4 * decisionPause),
+				},
+			},
 		},
 		ProcessingMode: &extprocv3.ProcessingMode{
 			RequestHeaderMode:   extprocv3.ProcessingMode_SEND,

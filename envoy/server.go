@@ -31,12 +31,14 @@ type Server struct {
 	version  uint64
 	channels []Channel // as they were set last
 	set      bool
+	bare     bool // until something is set, an Envoy without any configuration gets one without channels
 	streams  map[int64]*connection // open ADS streams
 }
 
 // connection is an Envoy's ADS stream.
 type connection struct {
 	node    Node // zero before its first message
+	fresh   bool // it came without any configuration
 	refusal string
 }
 
@@ -73,11 +75,26 @@ func (s *Server) Set(ctx context.Context, channels []Channel) error {
 	return errors.Join(errs...)
 }
 
-// publishLocked publishes what was set last for one Envoy.
-func (s *Server) publishLocked(ctx context.Context, node Node) error {
-	if !s.set {
+// Bare gives every Envoy that has no configuration yet, and those that come, one without channels, so that clients get an answer, though
+// it is a refusal. One that has a configuration keeps it: its exchanges go on. After [Server.Set] it does nothing.
+func (s *Server) Bare(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set || s.bare {
 		return nil
 	}
+	s.bare = true
+	var errs []error
+	for _, c := range s.streams {
+		if c.node.ID != "" && c.fresh {
+			errs = append(errs, s.publishLocked(ctx, c.node))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// publishLocked publishes what was set last for one Envoy.
+func (s *Server) publishLocked(ctx context.Context, node Node) error {
 	g := s.gateway
 	g.AccessLog, g.LogFile = node.AccessLog, LogFile(g.LogFile, node.ID)
 	set, err := Resources(g, s.channels)
@@ -155,7 +172,7 @@ func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 			defer s.mu.Unlock()
 			c := s.streams[id]
 			if c.node.ID == "" {
-				return s.welcomeLocked(ctx, c, r.GetNode())
+				return s.welcomeLocked(ctx, c, r)
 			}
 			switch e := r.GetErrorDetail(); {
 			case e != nil:
@@ -171,8 +188,8 @@ func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 
 // welcomeLocked makes out who has connected. A second Envoy of the same name is turned away: both would write to one log, and tear each
 // other's lines apart.
-func (s *Server) welcomeLocked(ctx context.Context, c *connection, n *corev3.Node) error {
-	node, err := nodeOf(n, s.gateway.AccessLog)
+func (s *Server) welcomeLocked(ctx context.Context, c *connection, r *discoveryv3.DeltaDiscoveryRequest) error {
+	node, err := nodeOf(r.GetNode(), s.gateway.AccessLog)
 	if err == nil {
 		for _, other := range s.streams {
 			if other.node.ID == node.ID && other.node.instance != node.instance {
@@ -184,9 +201,9 @@ func (s *Server) welcomeLocked(ctx context.Context, c *connection, n *corev3.Nod
 		s.log.Error("an envoy is not given its configuration", "err", err)
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	c.node = node
+	c.node, c.fresh = node, len(r.GetInitialResourceVersions()) == 0
 	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog))
-	if _, err := s.cache.GetSnapshot(node.ID); err == nil {
+	if _, err := s.cache.GetSnapshot(node.ID); err == nil || !s.set && !(s.bare && c.fresh) {
 		return nil
 	}
 	return s.publishLocked(ctx, node)

@@ -35,8 +35,8 @@ func TestServerRefusesUntilItHasASnapshot(t *testing.T) {
 	client := serve(t, Options{Engine: engine})
 	headers, body := chat(t, "sk-good", []byte(`{"model":"gpt-4o"}`))
 	answer := exchange(t, client, headers)[0].GetImmediateResponse()
-	if answer.GetStatus().GetCode() != 503 || !strings.Contains(string(answer.GetBody()), policy.CodeNotReady) {
-		t.Errorf("answer %v, want 503 %s", answer, policy.CodeNotReady)
+	if answer.GetStatus().GetCode() != 503 || !strings.Contains(string(answer.GetBody()), policy.CodeUnavailable) {
+		t.Errorf("answer %v, want 503 %s", answer, policy.CodeUnavailable)
 	}
 	engine.SetSnapshot(testSnapshot(t))
 	if answers := exchange(t, client, headers, body); groups(answers[1].GetDynamicMetadata()) == 0 {

@@ -24,7 +24,6 @@ const (
 	CodeModelNotAllowed     = "model_not_allowed"
 	CodeModelNotFound       = "model_not_found"
 	CodeNoChannel           = "no_channel"
-	CodeNotReady            = "not_ready"
 	CodeUnavailable         = "unavailable"
 	CodeInternal            = "internal_error"
 )
@@ -54,8 +53,8 @@ func Unavailable() *Denial {
 
 func notReady() *Denial {
 	return &Denial{
-		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeNotReady, RetryAfter: time.Second,
-		Message: "The gateway is starting and has not read its configuration yet. Retry in a moment.",
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeUnavailable, RetryAfter: time.Second,
+		Message: "The gateway has not read its configuration yet: it is starting, or cannot reach its database. Retry in a moment.",
 	}
 }
 

@@ -65,9 +65,9 @@ func TestEmptySnapshotKnowsNobody(t *testing.T) {
 		t.Error("ready without a snapshot")
 	}
 	_, _, denial := e.Begin(post("/v1/chat/completions"))
-	checkDenial(t, denial, 503, CodeNotReady)
+	checkDenial(t, denial, 503, CodeUnavailable)
 	if denial.RetryAfter <= 0 {
-		t.Error("not_ready does not say when to retry")
+		t.Error("the refusal does not say when to retry")
 	}
 	e.SetSnapshot(mustSnapshot(t, SnapshotData{}))
 	if !e.Ready() {

@@ -126,8 +126,12 @@ func NewShipper(o Options) *Shipper {
 	}
 }
 
-// Run ships until ctx ends, then ships what is on the disk by then, for DrainTimeout at most. It returns an error only if that did not
-// suffice, and the rest is shipped after the next start; or if Dir or Book is missing. Call it once.
+// ErrBacklog is wrapped by the error of [Shipper.Run] when it could not ship everything before it had to end. Nothing is lost: the rest is
+// in the logs.
+var ErrBacklog = errors.New("usage log is not in the database as a whole")
+
+// Run ships until ctx ends, then ships what is on the disk by then, for DrainTimeout at most. If that did not suffice, the error wraps
+// [ErrBacklog], and the rest is shipped after the next start. Without Dir or Book it returns an error at once. Call it once.
 func (s *Shipper) Run(ctx context.Context) error {
 	if s.o.Dir == "" || s.o.Book == nil {
 		return errors.New("ship usage: no directory or no book")
@@ -176,7 +180,7 @@ func (s *Shipper) drain(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("drain usage log: %d bytes are not in the database yet", left)
+			return fmt.Errorf("%w: %d bytes are left", ErrBacklog, left)
 		case <-poll.C:
 		}
 	}

@@ -20,6 +20,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // whoever asks twice does not want to wait: the second signal ends the process
 	if dir := os.Getenv(profile.Variable); dir != "" {
 		go serveProfiles(ctx, dir)
 	}

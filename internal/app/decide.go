@@ -20,8 +20,17 @@ import (
 // leastKeepalive is how often an Envoy on another machine may ask whether this one still lives. It does so each five seconds.
 const leastKeepalive = time.Second
 
-// decide serves ext_proc, xDS and the lines that Envoys send, on the Unix socket and, if there is one, on the TCP listener.
+// lastDecisions is how long decisions may take that are under way when the processor is told to stop: most take microseconds, but a client
+// may be slow to send its body.
+const lastDecisions = time.Second
+
+// decide serves ext_proc, xDS and the lines that Envoys send, on the Unix socket and, if there is one, on the TCP listener, once there is
+// something to decide by.
 func (p *processor) decide(ctx context.Context) error {
+	defer close(p.life.closed)
+	if !p.awaitConfiguration(ctx) {
+		return nil
+	}
 	listeners, err := p.listen(ctx)
 	if err != nil {
 		return err
@@ -33,13 +42,14 @@ func (p *processor) decide(ctx context.Context) error {
 	}))
 	envoy.NewLogServer(envoy.LogServerOptions{Append: p.sent.Append, Logger: p.log, Registerer: p.registry}).Register(server)
 	p.xds.Register(ctx, server)
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		// Discovery streams end with ctx; a decision takes microseconds. What is left after a second is not worth waiting for.
-		timer := time.AfterFunc(time.Second, server.Stop)
+		defer close(stopped)
+		// Discovery streams end with ctx. What is not decided when this is over is decided by the next processor, or refused.
+		timer := time.AfterFunc(lastDecisions, server.Stop)
 		defer timer.Stop()
 		server.GracefulStop()
 	})
-	defer stop()
 	var group errgroup.Group
 	for _, l := range listeners {
 		group.Go(func() error {
@@ -50,7 +60,11 @@ func (p *processor) decide(ctx context.Context) error {
 			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	if !stop() {
+		<-stopped // the last decisions are made
+	}
+	return err
 }
 
 // listen listens wherever Envoys may come from.

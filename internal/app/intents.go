@@ -6,9 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"time"
 
-	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"
 )
@@ -21,8 +19,8 @@ type books struct {
 }
 
 // openBooks opens the journal and goes on with what an earlier processor left in it.
-func (p *processor) openBooks() error {
-	j, recovered, err := journal.Open(filepath.Join(p.cfg.StateDir, "journal"), journal.Options{
+func (p *processor) openBooks(ctx context.Context) error {
+	j, recovered, err := p.openJournal(ctx, filepath.Join(p.cfg.StateDir, "journal"), journal.Options{
 		Durability:   journal.Durability(p.cfg.Journal.Durability),
 		SyncInterval: p.cfg.Journal.SyncInterval,
 		Logger:       p.log,
@@ -39,7 +37,8 @@ func (p *processor) openBooks() error {
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{
 		Dir:           p.cfg.Envoy.LogDir,
-		Book:          p.store,
+		Book:          book{p.store, &p.life.connected},
+		DrainTimeout:  shipDrain,
 		BatchRows:     p.cfg.Usage.BatchRows,
 		BatchInterval: p.cfg.Usage.BatchInterval,
 		OnAttempt:     p.attempt,
@@ -50,30 +49,6 @@ func (p *processor) openBooks() error {
 		Registerer:    p.registry,
 	})
 	return nil
-}
-
-// closeBooks closes the journal and the log of lines that were sent, when nothing is admitted or shipped any more.
-func (p *processor) closeBooks() {
-	if err := p.sent.Close(); err != nil {
-		p.log.Error("usage log was not closed", "err", err)
-	}
-	open := p.books.journal.Open()
-	if err := p.books.journal.Close(); err != nil {
-		p.log.Error("journal was not closed", "err", err)
-	}
-	p.log.Info("journal closed", "open_intents", open)
-}
-
-// lastLines is how long after the last decision its line may take to reach the disk, when the exchange itself was short.
-const lastLines = 3 * envoy.LogFlush
-
-// account reads Envoy's access log and ships it, also for a moment after ctx has ended. What ends later stays in the log for the next
-// processor.
-func (p *processor) account(parent context.Context) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
-	defer cancel()
-	defer context.AfterFunc(parent, func() { time.AfterFunc(lastLines, cancel) })()
-	return p.books.shipper.Run(ctx)
 }
 
 // resolve gives rows to exchanges that no line tells the end of.

@@ -42,6 +42,7 @@ type processor struct {
 	sent      *usage.Appender // the log of the lines that Envoys send
 	seen      seen
 	books     books
+	life      *life
 }
 
 // The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
@@ -60,7 +61,11 @@ func tuneCollector() {
 	}
 }
 
-// Serve runs the processor until ctx ends: it then stops taking streams, ships what Envoy's log holds, and returns nil.
+// Serve runs the processor until ctx ends. Then it admits nothing any more, waits for the lines of what is in flight for as long as
+// processor.drain says, ships what Envoy's log holds, says in one line what it leaves on the disk, and returns nil.
+//
+// A database that cannot be reached at the start is waited for, while requests are refused; what waiting does not mend, such as a wrong
+// password, is an error with a hint. Another processor with the same state_dir is waited for too, since it may be about to stop.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	tuneCollector()
 	key, err := cfg.EncryptionKey()
@@ -79,10 +84,17 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer s.Close()
-	if err := s.Migrate(ctx); err != nil {
-		return fmt.Errorf("migrate database: %w", err)
+	p := newProcessor(cfg, s, log)
+	if err := p.openBooks(ctx); err != nil {
+		return err
 	}
-	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry()}
+	err = p.run(ctx)
+	p.closeBooks()
+	return err
+}
+
+func newProcessor(cfg config.Config, s *store.Store, log *slog.Logger) *processor {
+	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry(), life: newLife()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.seen.register(p.registry)
 	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
@@ -97,11 +109,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	})
 	p.xds = envoy.NewServer(gateway(cfg), log)
 	p.countSenders()
-	if err := p.openBooks(); err != nil {
-		return err
-	}
-	defer p.closeBooks()
-	return p.run(ctx)
+	return p
 }
 
 // gateway is the part of the configuration that Envoy is told.
@@ -125,18 +133,27 @@ func (p *processor) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.decide(ctx) })
 	group.Go(func() error { return p.administer(ctx) })
-	group.Go(func() error { return p.watch(ctx) })
-	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.account(ctx) })
 	group.Go(func() error { return p.spool.Run(ctx) })
-	group.Go(func() error { return p.resolve(ctx) })
+	group.Go(func() error { return p.follow(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		p.log.Info("processor stopped")
 		return nil
 	}
 	return err
+}
+
+// follow waits for the database, and then does what needs one.
+func (p *processor) follow(ctx context.Context) error {
+	if err := p.awaitDatabase(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.watch(ctx) })
+	group.Go(func() error { return p.keepHouse(ctx) })
+	group.Go(func() error { return p.resolve(ctx) })
+	return group.Wait()
 }
 
 // listenUnix listens on a socket that a processor that was killed may have left behind.

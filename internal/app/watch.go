@@ -54,6 +54,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
 	}
 	p.engine.SetSnapshot(snapshot)
+	p.life.conclude()
 	p.seen.revision.Store(c.Revision)
 	p.seen.keys.Store(int64(len(c.Keys)))
 	p.seen.channels.Store(int64(len(c.Channels)))
@@ -88,7 +89,7 @@ func envoyChannel(c store.Channel) envoy.Channel {
 // ready says what a request needs, and whether it is there.
 func (p *processor) ready(ctx context.Context) []admin.Check {
 	checks := []admin.Check{
-		check("database", p.store.Ping(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right"),
+		check("database", p.databaseState(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right"),
 		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
 			fmt.Sprintf("revision %d is in force", p.seen.revision.Load()), "wait, or see the database check"),
 		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),

@@ -53,8 +53,9 @@ type Timeouts struct {
 
 // Processor is where Envoy finds the processor.
 type Processor struct {
-	Socket string `yaml:"socket"` // Unix socket of ext_proc, xDS and OTLP logs; empty means <state_dir>/weir.sock
-	Listen string `yaml:"listen"` // host:port of the same by TCP, without encryption; empty means that there is none
+	Socket string        `yaml:"socket"` // Unix socket of ext_proc, xDS and OTLP logs; empty means <state_dir>/weir.sock
+	Listen string        `yaml:"listen"` // host:port of the same by TCP, without encryption; empty means that there is none
+	Drain  time.Duration `yaml:"drain"`  // how long to wait, when told to stop, for the lines of exchanges in flight
 }
 
 // AccessLog is how Envoy tells the processor of the exchanges that ended.
@@ -139,9 +140,10 @@ func Default() Config {
 			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
-		Envoy:   Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile},
-		Admin:   Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
-		Journal: Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
+		Processor: Processor{Drain: time.Second},
+		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile},
+		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
+		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{
 			BatchRows: 50_000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},

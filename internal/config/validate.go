@@ -57,6 +57,7 @@ const (
 	maxWorkers   = 1024
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
+	maxDrain        = time.Hour
 	minRotate       = 1 << 16 // bytes; a smaller log holds no more than a few lines
 	maxVolume       = 1 << 50 // bytes
 )
@@ -72,6 +73,9 @@ func (c Config) Validate() error {
 	socket := c.Complete().Processor.Socket
 	if len(socket) > maxSocketPath {
 		v.add("processor.socket", "%s is %d bytes long; a Unix socket's path has at most %d: choose a shorter one", socket, len(socket), maxSocketPath)
+	}
+	if d := c.Processor.Drain; d < 0 || d > maxDrain {
+		v.add("processor.drain", "must be from 0s to %v, not %v", maxDrain, d)
 	}
 	listeners := []listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}}
 	if c.Processor.Listen != "" {

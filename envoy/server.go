@@ -31,7 +31,7 @@ type Server struct {
 	version  uint64
 	channels []Channel // as they were set last
 	set      bool
-	bare     bool // until something is set, an Envoy without any configuration gets one without channels
+	bare     bool                  // until something is set, an Envoy without any configuration gets one without channels
 	streams  map[int64]*connection // open ADS streams
 }
 

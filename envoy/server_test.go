@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -175,6 +176,48 @@ func TestBootstrapRefusesWhatCannotBeReached(t *testing.T) {
 		if err != nil || !strings.Contains(strings.ReplaceAll(string(b), `": `, `":`), want) {
 			t.Errorf("%q: got %v, want %s in %s", processor, err, want, b)
 		}
+	}
+}
+
+// TestABareConfigurationIsForNewcomersOnly: an Envoy that was configured by an earlier processor keeps its clusters, and so its exchanges,
+// while there is nothing to configure it by.
+func TestABareConfigurationIsForNewcomersOnly(t *testing.T) {
+	s := NewServer(testGateway(), slog.New(slog.DiscardHandler))
+	client := serve(t, s)
+	if err := s.Bare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, l, err := listen(t.Context(), t, client, node(t, BootstrapOptions{Socket: "s", Admin: "127.0.0.1:1"})); err != nil || l == "" {
+		t.Errorf("a newcomer got %q, %v; want a listener", l, err)
+	}
+	old, err := client.DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Send(&discoveryv3.DeltaDiscoveryRequest{
+		Node: node(t, BootstrapOptions{Socket: "s", Admin: "127.0.0.1:2", Node: "old"}), TypeUrl: resourcev3.ClusterType,
+		InitialResourceVersions: map[string]string{"channel-1": "x", deniedCluster: "x"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for len(s.Status().Envoys) < 2 { // until it was heard
+		if t.Context().Err() != nil {
+			t.Fatal(t.Context().Err())
+		}
+		runtime.Gosched()
+	}
+	if _, err := s.cache.GetSnapshot("old"); err == nil {
+		t.Error("an Envoy with a configuration was given a bare one")
+	}
+	if err := s.Set(t.Context(), goldens()["openai"]); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := old.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answer.GetResources()) == 0 {
+		t.Errorf("with channels it got %v, want clusters", answer)
 	}
 }
 

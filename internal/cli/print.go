@@ -51,9 +51,18 @@ func printError(w io.Writer, err error) {
 	}
 }
 
+// adviser is an error of a program, such as "weir serve", that says what to do about it.
+type adviser interface {
+	error
+	Hint() string
+}
+
 func hintOf(err error) string {
 	if e, ok := errors.AsType[*hinted](err); ok {
 		return e.hint
+	}
+	if e, ok := errors.AsType[adviser](err); ok {
+		return e.Hint()
 	}
 	if e, ok := errors.AsType[*admin.Problem](err); ok {
 		return e.Hint

@@ -71,7 +71,18 @@ func TestErrorsHaveTheirPrefixOnEachLineAndOneHint(t *testing.T) {
 	if got, want := out.String(), "weir: outer: one\nweir: two \\x1b\nhint: do this\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	out.Reset()
+	printError(&out, fmt.Errorf("outer: %w", advice{}))
+	if got, want := out.String(), "weir: outer: program\nhint: mend it\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
+
+// advice is an error of a program that is not the command line's own.
+type advice struct{}
+
+func (advice) Error() string { return "program" }
+func (advice) Hint() string  { return "mend it" }
 
 func TestMomentsAreTimesDaysOrAges(t *testing.T) {
 	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)

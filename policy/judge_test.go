@@ -157,7 +157,7 @@ func TestChannelsThatAJudgeNamesAreTriedInItsOrder(t *testing.T) {
 	if denial != nil {
 		t.Fatal(denial)
 	}
-	if diff := cmp.Diff(a.Choices, []Choice{{11, "huge"}, {10, "large"}}); diff != "" {
+	if diff := cmp.Diff(a.Choices, []Choice{{Channel: 11, Upstream: "huge"}, {Channel: 10, Upstream: "large"}}); diff != "" {
 		t.Errorf("choices: got, want: %s", diff)
 	}
 	_, _, denial = ask(t, judgedEngine(t, &judge{ruling: &Ruling{Channels: []string{"theirs"}}}), "sk-1", `{"model":"large"}`)

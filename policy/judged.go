@@ -76,7 +76,7 @@ func (x *Exchange) prefer(g *grant, model string, names []string) []Choice {
 	for _, name := range names {
 		for _, c := range x.snapshot.models[model].channels {
 			if c.name == name && openTo(c.tenant, g.tenant.ID) && len(choices) < maxChoices {
-				choices = append(choices, Choice{Channel: c.channel, Upstream: c.upstream})
+				choices = append(choices, c.choice())
 			}
 		}
 	}

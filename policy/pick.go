@@ -53,12 +53,15 @@ func (e *Engine) draw(choices []Choice, from []candidate) []Choice {
 				left -= uint64(from[at].weight)
 			}
 		}
-		choices = append(choices, Choice{Channel: from[at].channel, Upstream: from[at].upstream})
+		choices = append(choices, from[at].choice())
 		from[at] = from[0] // the level loses its first, which takes the place of the drawn one
 		from = from[1:]
 	}
 	return choices
 }
+
+// choice is the candidate as a ticket names it.
+func (c *candidate) choice() Choice { return Choice{Channel: c.channel, Upstream: c.upstream, Partial: c.partial} }
 
 // random is a source of random numbers that many goroutines may use. The zero value is the runtime's, which is the fast one.
 type random struct {

@@ -49,6 +49,7 @@ type candidate struct {
 	tenant   TenantID
 	priority int
 	weight   int
+	partial  Partial // empty for BillEstimate, as in a ticket
 }
 
 // openTo reports whether a channel that belongs to owner, or to nobody, takes the calls of a tenant.
@@ -115,6 +116,9 @@ func (s *Snapshot) addChannels(channels []Channel, tenants map[TenantID]Tenant) 
 		if _, ok := tenants[c.Tenant]; c.Tenant != 0 && !ok {
 			return fmt.Errorf("channel %d: no tenant %d", c.ID, c.Tenant)
 		}
+		if c.Partial != "" && !slices.Contains(partialCodes, c.Partial) {
+			return fmt.Errorf("channel %d: unknown policy %q for what is not counted", c.ID, c.Partial)
+		}
 		if c.Weight < 1 || c.Weight > math.MaxInt32 {
 			return fmt.Errorf("channel %d: weight %d is not between 1 and %d", c.ID, c.Weight, math.MaxInt32)
 		}
@@ -149,8 +153,12 @@ func (s *Snapshot) addModel(c *Channel, m Model) error {
 		o.disabled = append(o.disabled, c.Tenant)
 		return nil
 	}
+	if c.Partial == BillEstimate {
+		c.Partial = ""
+	}
 	o.channels = append(o.channels, candidate{
 		channel: c.ID, name: c.Name, upstream: upstream, tenant: c.Tenant, priority: c.Priority, weight: c.Weight,
+		partial: c.Partial,
 	})
 	return nil
 }

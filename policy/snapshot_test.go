@@ -23,6 +23,7 @@ func TestNewSnapshotRefusesUnfitData(t *testing.T) {
 		"channel id":        {func(d *SnapshotData) { d.Channels[0].ID = 0 }, "channel 0: id is not positive or not unique"},
 		"channel twice":     {func(d *SnapshotData) { d.Channels[1].ID = 10 }, "channel 10: id is not positive or not unique"},
 		"channel of nobody": {func(d *SnapshotData) { d.Channels[0].Tenant = 99 }, "channel 10: no tenant 99"},
+		"no such billing":   {func(d *SnapshotData) { d.Channels[0].Partial = "half" }, `channel 10: unknown policy "half" for what is not counted`},
 		"no weight":         {func(d *SnapshotData) { d.Channels[0].Weight = 0 }, "channel 10: weight 0 is not between 1 and 2147483647"},
 		"model twice":       {func(d *SnapshotData) { d.Channels[0].Models[1].Name = "gpt-4o" }, `channel 10: model "gpt-4o" twice`},
 		"empty model":       {func(d *SnapshotData) { d.Channels[0].Models[1].Name = "" }, `channel 10: model name "" is empty`},

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -43,7 +44,8 @@ type Ticket struct {
 // Choice is a channel that may take an exchange, and what it calls the model.
 type Choice struct {
 	Channel  ChannelID
-	Upstream string // the provider's name for the model; never empty in a Choice that [Engine] made
+	Upstream string  // the provider's name for the model; never empty in a Choice that [Engine] made
+	Partial  Partial // empty means BillEstimate
 }
 
 // Upstream returns the name under which a channel knows the ticket's model.
@@ -54,6 +56,16 @@ func (t *Ticket) Upstream(id ChannelID) string {
 		}
 	}
 	return ""
+}
+
+// Partial returns what is billed of this exchange if a channel takes it and does not count its tokens.
+func (t *Ticket) Partial(id ChannelID) Partial {
+	for _, c := range t.Choices {
+		if c.Channel == id {
+			return cmp.Or(c.Partial, BillEstimate)
+		}
+	}
+	return BillEstimate
 }
 
 // Time returns the time of admission, to the millisecond.
@@ -69,11 +81,13 @@ var ErrTicket = errors.New("malformed ticket")
 //
 //	version=1 | exchange (16) | tenant | key | operation | flags | model | n | n × (channel | upstream)
 //
-// An upstream equal to the model is written as the empty string. With bit 1 of the flags there follow the tags: n × (name | value).
+// An upstream equal to the model is written as the empty string. Bit 0 of the flags says that it is a stream; bit 1 that there follow the tags,
+// n × (name | value); the two bits from 2+2i on are the [Partial] of the i-th channel.
 const (
 	ticketVersion   = 1
 	ticketStream    = 1 << 0
 	ticketTags      = 1 << 1
+	partialBits     = 2
 	maxTicketString = 512 // bytes; longer model names are refused at admission
 	maxChoices      = 16
 )
@@ -98,6 +112,11 @@ func (t *Ticket) String() string {
 	}
 	if len(t.Tags) > 0 {
 		flags |= ticketTags
+	}
+	for i, c := range t.Choices {
+		if code := slices.Index(partialCodes, c.Partial); code > 0 && i < maxChoices {
+			flags |= uint64(code) << partialShift(i) //nolint:gosec // it is 1 to 3
+		}
 	}
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, t.Model)
@@ -126,6 +145,8 @@ func appendTags(b []byte, tags []Tag) []byte {
 	}
 	return b
 }
+
+func partialShift(i int) int { return 2 + partialBits*i }
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -162,12 +183,20 @@ func ParseTicket(s string) (*Ticket, error) {
 		if c.Upstream == "" {
 			c.Upstream = t.Model
 		}
+		code := flags >> partialShift(int(i)) & (1<<partialBits - 1) //nolint:gosec // i is at most maxChoices
+		if code >= uint64(len(partialCodes)) {
+			r.failed = true
+			break
+		}
+		if code > 0 {
+			c.Partial = partialCodes[code]
+		}
 		t.Choices = append(t.Choices, c)
 	}
 	if flags&ticketTags != 0 {
 		t.Tags = r.tags()
 	}
-	if r.failed || len(r.b) != 0 || flags&^(ticketStream|ticketTags) != 0 {
+	if r.failed || len(r.b) != 0 || flags>>partialShift(len(t.Choices)) != 0 {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
 	}
 	return t, nil

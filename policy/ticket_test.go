@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"encoding/base64"
 	"errors"
 	"math"
 	"strings"
@@ -20,13 +21,16 @@ func testTickets() map[string]*Ticket {
 		Model: strings.Repeat("m", maxTicketString),
 	}
 	for i := range maxChoices {
-		most.Choices = append(most.Choices, Choice{Channel: ChannelID(i + 1), Upstream: strings.Repeat("u", maxTicketString)})
+		most.Choices = append(most.Choices, Choice{Channel: ChannelID(i + 1), Upstream: strings.Repeat("u", maxTicketString), Partial: BillNone})
 	}
 	return map[string]*Ticket{
 		"chat":   {Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "gpt-4o", Choices: []Choice{{Channel: 3, Upstream: "gpt-4o"}}},
-		"stream": {Exchange: id, Tenant: 1, Key: 2, Operation: OpCompletions, Stream: true, Model: "漢", Choices: []Choice{{3, "a"}, {4, "漢"}, {5, "b/c"}}},
+		"stream": {Exchange: id, Tenant: 1, Key: 2, Operation: OpCompletions, Stream: true, Model: "漢", Choices: []Choice{{Channel: 3, Upstream: "a"}, {Channel: 4, Upstream: "漢"}, {Channel: 5, Upstream: "b/c"}}},
+		"billing": {Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{
+			{Channel: 3, Upstream: "m", Partial: BillInput}, {Channel: 4, Upstream: "m"}, {Channel: 5, Upstream: "m", Partial: BillNone},
+		}},
 		"tags": {
-			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{3, "m"}},
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{Channel: 3, Upstream: "m"}},
 			Tags: []Tag{{"team", "röd"}, {"empty", ""}, {strings.Repeat("n", MaxTagName), strings.Repeat("v", MaxTagValue)}},
 		},
 		"no choices": {Exchange: id, Tenant: 1, Key: 2, Operation: OpEmbeddings, Model: "m"},
@@ -71,6 +75,42 @@ func TestTicketKnowsTimeAndUpstreamNames(t *testing.T) {
 		if got := ticket.Upstream(id); got != want {
 			t.Errorf("upstream of %d = %q, want %q", id, got, want)
 		}
+	}
+}
+
+// TestTicketCarriesWhatIsBilledWithoutACount: what was agreed at admission counts, and the usual takes no room.
+func TestTicketCarriesWhatIsBilledWithoutACount(t *testing.T) {
+	t.Parallel()
+	ticket := testTickets()["billing"]
+	for id, want := range map[ChannelID]Partial{3: BillInput, 4: BillEstimate, 5: BillNone, 6: BillEstimate} {
+		if got := ticket.Partial(id); got != want {
+			t.Errorf("of channel %d is billed %q, want %q", id, got, want)
+		}
+	}
+	plain := *ticket
+	plain.Choices = []Choice{{Channel: 3, Upstream: "m"}, {Channel: 4, Upstream: "m"}, {Channel: 5, Upstream: "m"}}
+	if got, want := len(ticket.String()), len(plain.String()); got != want {
+		t.Errorf("%d characters, and %d without policies", got, want)
+	}
+	// Codes that are not known, of the first and the second channel.
+	raw, err := base64.RawURLEncoding.DecodeString(plain.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := 1 + len(plain.Exchange) + 3
+	for _, bad := range []byte{0b11 << 1, 0b11 << 3} {
+		raw[flags] = bad
+		if got, err := ParseTicket(base64.RawURLEncoding.EncodeToString(raw)); !errors.Is(err, ErrTicket) {
+			t.Errorf("flags %b: %+v, %v; want ErrTicket", bad, got, err)
+		}
+	}
+	none := testTickets()["no choices"].String() // a policy of a channel that there is not
+	if raw, err = base64.RawURLEncoding.DecodeString(none); err != nil {
+		t.Fatal(err)
+	}
+	raw[flags] = 0b01 << 1
+	if got, err := ParseTicket(base64.RawURLEncoding.EncodeToString(raw)); !errors.Is(err, ErrTicket) {
+		t.Errorf("%+v, %v; want ErrTicket", got, err)
 	}
 }
 

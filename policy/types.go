@@ -4,6 +4,7 @@ package policy
 
 import (
 	"crypto/sha256"
+	"slices"
 	"time"
 )
 
@@ -52,7 +53,25 @@ type Channel struct {
 	Weight   int      // share of first attempts among channels of one priority; at least 1
 	Tenant   TenantID // only this tenant may use it; zero means everybody
 	Disabled bool
+	Partial  Partial // what is billed without the provider's count; empty means [BillEstimate]
 }
+
+// Partial says what is billed of an exchange whose tokens the provider did not count: the client left, the provider cut the answer or
+// reported no usage, or nothing is known of its end. What the provider counted is billed as counted, however the exchange ended.
+type Partial string
+
+// The policies. Their names are in weir.channel and never change.
+const (
+	BillEstimate Partial = "estimate" // all tokens, as estimated
+	BillInput    Partial = "input"    // the input, as estimated: the provider has had it; of the output nothing
+	BillNone     Partial = "none"     // nothing
+)
+
+// partialCodes are the bits of the ticket format; append only, up to four.
+var partialCodes = []Partial{BillEstimate, BillInput, BillNone}
+
+// Partials returns all policies, the default first.
+func Partials() []Partial { return slices.Clone(partialCodes) }
 
 // Model is a model that a channel serves.
 type Model struct {

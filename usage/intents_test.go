@@ -246,7 +246,7 @@ func TestExchangeWithoutALineIsResolvedOnceItsLeaseIsOver(t *testing.T) {
 		want := Record{
 			Exchange: ticket.Exchange, Time: ticket.Time(), Tenant: ticket.Tenant, Key: ticket.Key, Channel: ticket.Choices[0].Channel,
 			Model: ticket.Model, UpstreamModel: ticket.Choices[0].Upstream, Operation: ticket.Operation, Status: StatusUnresolved,
-			Estimated: true, Tokens: Tokens{Input: 102, Output: defaultOutput}, RequestBytes: 407, FirstByte: -1,
+			Estimated: true, Tokens: Tokens{Input: 102, Output: defaultOutput}, Billed: Billed{102, defaultOutput}, RequestBytes: 407, FirstByte: -1,
 		}
 		if d := cmp.Diff(want, r.book.unresolved[ticket.Exchange]); d != "" {
 			t.Errorf("row (-want +got):\n%s", d)

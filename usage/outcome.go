@@ -21,7 +21,7 @@ import (
 //	an estimate of the input    the client left before the head of an answer: the provider has the prompt, so the client owes it. Estimated
 //	zero                        every other answer: an error is free of charge, whoever made it, and so is what no channel took
 //
-// An exact record teaches e.
+// What the channel counted is billed as counted; of an estimate, as much as the ticket says. An exact record teaches e.
 func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	end := judge(l)
 	r := Record{
@@ -51,7 +51,20 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		r.Estimated = true
 		r.Input = e.Input(&r)
 	}
+	r.bill(t.Partial(r.Channel))
 	return r
+}
+
+// bill sets what is billed, when the tokens are known.
+func (r *Record) bill(partial policy.Partial) {
+	r.Billed = Billed{r.Input, r.Output}
+	switch {
+	case !r.Estimated:
+	case partial == policy.BillInput:
+		r.BilledOutput = 0
+	case partial == policy.BillNone:
+		r.Billed = Billed{}
+	}
 }
 
 // NewUnresolved makes the row of an exchange that was admitted and of whose end nothing is known; bytes is the size of its request. Its
@@ -66,6 +79,7 @@ func NewUnresolved(t *policy.Ticket, bytes int64, e *Estimator) Record {
 		r.UpstreamModel = storable(t.Choices[0].Upstream)
 	}
 	r.Input, r.Output = e.Input(&r), e.MeanOutput(&r)
+	r.bill(t.Partial(r.Channel))
 	return r
 }
 

@@ -180,6 +180,40 @@ func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 	}
 }
 
+// TestBilledIsWhatTheTicketSaysUnlessTheChannelCounted: the tokens stay what they are, whatever is billed of them.
+func TestBilledIsWhatTheTicketSaysUnlessTheChannelCounted(t *testing.T) {
+	left := Line{
+		Kind: KindExchange, Cluster: "channel-1", Status: 200, Flags: "DC", Details: "downstream_remote_disconnect", Attempts: 1,
+		RequestBytes: 400, ResponseBytes: 2000,
+	}
+	counted, elsewhere := left, left
+	counted.Usage, elsewhere.Cluster = usage19and10, "channel-2"
+	for name, c := range map[string]struct {
+		line    Line
+		partial policy.Partial
+		want    Billed
+	}{
+		"the usual":                  {left, "", Billed{100, 10}},
+		"the estimate":               {left, policy.BillEstimate, Billed{100, 10}},
+		"the input":                  {left, policy.BillInput, Billed{100, 0}},
+		"nothing":                    {left, policy.BillNone, Billed{}},
+		"counted, so billed":         {counted, policy.BillNone, Billed{19, 10}},
+		"another channel's business": {elsewhere, policy.BillNone, Billed{100, 10}},
+	} {
+		ticket := testTicket(true)
+		ticket.Choices[0].Partial = c.partial
+		r := NewRecord(&c.line, ticket, NewEstimator())
+		if r.Billed != c.want || !r.Estimated && r.Tokens != (Tokens{Input: 19, Output: 10}) || r.Estimated && r.Tokens != (Tokens{Input: 100, Output: 10}) {
+			t.Errorf("%s: got %+v of %+v, want %+v", name, r.Billed, r.Tokens, c.want)
+		}
+	}
+	ticket := testTicket(false)
+	ticket.Choices[0].Partial = policy.BillInput
+	if r := NewUnresolved(ticket, 400, NewEstimator()); r.Billed != (Billed{100, 0}) || r.Output != defaultOutput {
+		t.Errorf("unresolved: got %+v of %+v", r.Billed, r.Tokens)
+	}
+}
+
 func TestEnvoysOwnLinesBecomeRecords(t *testing.T) {
 	want := map[string]outcome{
 		"plain":       {StatusOK, 1, 1, 0, false},
@@ -224,7 +258,7 @@ func TestRecordCarriesTicketAndLine(t *testing.T) {
 	}
 	want := Record{
 		Exchange: ticket.Exchange, Time: ticket.Time(), Tenant: 3, Key: 4, Channel: 2, Model: "gpt-x", UpstreamModel: "gpt-x-0613",
-		Operation: policy.OpChat, Status: StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true, Tokens: Tokens{Input: 19, Output: 10},
+		Operation: policy.OpChat, Status: StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true, Tokens: Tokens{Input: 19, Output: 10}, Billed: Billed{19, 10},
 		RequestBytes: 5, ResponseBytes: 6, FirstByte: 7 * time.Millisecond, Duration: 8 * time.Millisecond,
 	}
 	if d := cmp.Diff(want, NewRecord(&l, ticket, NewEstimator())); d != "" {

@@ -30,6 +30,12 @@ type Tokens struct {
 	Reasoning   int64 // of Output
 }
 
+// Billed are the tokens that a price is applied to: those of [Tokens], or less where a channel's [policy.Partial] says so.
+type Billed struct {
+	BilledInput  int64
+	BilledOutput int64
+}
+
 // Record is one row of weir.usage: what became of one admitted exchange.
 type Record struct {
 	Exchange      uuid.UUID
@@ -46,6 +52,7 @@ type Record struct {
 	Stream        bool
 	Estimated     bool // Tokens do not rest on the provider's own count
 	Tokens
+	Billed
 	RequestBytes  int64
 	ResponseBytes int64
 	FirstByte     time.Duration // from the first byte of the request to that of the answer; negative when there was none

@@ -20,6 +20,7 @@ func channelOf(c store.Channel) Channel {
 		Priority:      c.Priority,
 		Weight:        c.Weight,
 		Disabled:      c.Disabled,
+		BillPartial:   string(c.Partial),
 		Created:       c.Created,
 	}
 	if c.Tenant != 0 {
@@ -62,6 +63,7 @@ func (a *api) createChannel(w http.ResponseWriter, r *http.Request) error {
 		Priority:   n.Priority,
 		Weight:     weight,
 		Tenant:     n.Tenant,
+		Partial:    policy.Partial(n.BillPartial),
 	})
 	if err != nil {
 		return err
@@ -91,6 +93,7 @@ func (a *api) changeChannel(w http.ResponseWriter, r *http.Request) error {
 		Priority: c.Priority,
 		Weight:   c.Weight,
 		Disabled: c.Disabled,
+		Partial:  (*policy.Partial)(c.BillPartial),
 	}
 	if c.Credential != nil {
 		secret := store.Secret(*c.Credential)

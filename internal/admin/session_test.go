@@ -206,6 +206,7 @@ func channels(t *testing.T, c *admin.Client, base string) admin.Channel {
 	want := admin.Channel{
 		Name: "first", Provider: "openai", BaseURL: "https://provider.invalid/v1", HasCredential: true,
 		Models: []admin.Model{{Name: "m"}, {Name: "small", Upstream: "m-mini"}}, Weight: 1,
+		BillPartial: "estimate",
 	}
 	ignore := cmpopts.IgnoreFields(admin.Channel{}, "ID", "Created", "TenantID")
 	if diff := cmp.Diff(made, want, ignore); diff != "" {
@@ -215,15 +216,15 @@ func channels(t *testing.T, c *admin.Client, base string) admin.Channel {
 		name, provider, key = "second", "fake", "hunter3"
 		priority, weight    = 5, 7
 		yes, no             = true, false
-		tenant              = "bigger"
+		tenant, bill        = "bigger", "input"
 	)
 	changed := must(t)(c.SetChannel(ctx, "first", admin.ChannelChange{
 		Name: &name, Provider: &provider, BaseURL: &base, Credential: &key, Models: &[]admin.Model{{Name: "m"}},
-		Priority: &priority, Weight: &weight, Tenant: admin.To(tenant), Disabled: &yes,
+		Priority: &priority, Weight: &weight, Tenant: admin.To(tenant), Disabled: &yes, BillPartial: &bill,
 	}))
 	want = admin.Channel{
 		Name: name, Provider: provider, BaseURL: base, HasCredential: true, Models: []admin.Model{{Name: "m"}},
-		Priority: priority, Weight: weight, Tenant: &tenant, Disabled: true,
+		Priority: priority, Weight: weight, Tenant: &tenant, Disabled: true, BillPartial: bill,
 	}
 	if diff := cmp.Diff(changed, want, ignore); diff != "" {
 		t.Errorf("changed (-got +want):\n%s", diff)
@@ -255,6 +256,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 		Tenant: policy.TenantID(k.TenantID), Key: policy.KeyID(k.ID), Channel: policy.ChannelID(ch.ID), Model: "m", UpstreamModel: "up",
 		Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true,
 		Tokens:       usage.Tokens{Input: 100, CachedInput: 20, Output: 50, Reasoning: 10},
+		Billed:       usage.Billed{BilledInput: 90, BilledOutput: 40},
 		RequestBytes: 1000, ResponseBytes: 2000, FirstByte: 30 * time.Millisecond, Duration: 400 * time.Millisecond,
 	}
 	lost := usage.Record{
@@ -273,7 +275,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 		ExchangeID: rows[0].ExchangeID, TS: rows[0].TS,
 		TenantID: k.TenantID, Tenant: "bigger", KeyID: k.ID, Key: k.Name, ChannelID: &ch.ID, Channel: ch.Name, Model: "m", UpstreamModel: "up",
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 2, Stream: true,
-		InputTokens: 100, CachedInputTokens: 20, OutputTokens: 50, ReasoningTokens: 10, RequestBytes: 1000, ResponseBytes: 2000,
+		InputTokens: 100, CachedInputTokens: 20, OutputTokens: 50, ReasoningTokens: 10, BilledInput: 90, BilledOutput: 40, RequestBytes: 1000, ResponseBytes: 2000,
 		FirstByteMS: &firstByte, DurationMS: 400,
 	}
 	if diff := cmp.Diff(rows[0], want); diff != "" {
@@ -291,7 +293,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 	sums, err := c.SumUsage(ctx, admin.UsageQuery{Key: fmt.Sprint(k.ID)}, []string{"model"})
 	slices.SortFunc(sums, func(a, b admin.UsageSum) int { return strings.Compare(a.Group["model"], b.Group["model"]) })
 	wantSums := []admin.UsageSum{
-		{Group: map[string]string{"model": "m"}, Requests: 3, InputTokens: 300, CachedInputTokens: 60, OutputTokens: 150, ReasoningTokens: 30, Unpriced: 3},
+		{Group: map[string]string{"model": "m"}, Requests: 3, InputTokens: 300, CachedInputTokens: 60, OutputTokens: 150, ReasoningTokens: 30, BilledInput: 270, BilledOutput: 120, Unpriced: 3},
 		{Group: map[string]string{"model": "n"}, Requests: 1, Estimated: 1, Unpriced: 1},
 	}
 	if diff := cmp.Diff(sums, wantSums); err != nil || diff != "" {

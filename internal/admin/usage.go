@@ -35,6 +35,8 @@ func usageRowOf(u store.UsageRow) UsageRow {
 		CachedInputTokens: u.CachedInput,
 		OutputTokens:      u.Output,
 		ReasoningTokens:   u.Reasoning,
+		BilledInput:       u.BilledInput,
+		BilledOutput:      u.BilledOutput,
 		CostNanoUSD:       u.CostNanoUSD,
 		RequestBytes:      u.RequestBytes,
 		ResponseBytes:     u.ResponseBytes,
@@ -57,6 +59,8 @@ func usageSumOf(u store.UsageSum) UsageSum {
 		CachedInputTokens: u.CachedInput,
 		OutputTokens:      u.Output,
 		ReasoningTokens:   u.Reasoning,
+		BilledInput:       u.BilledInput,
+		BilledOutput:      u.BilledOutput,
 		Unpriced:          u.Unpriced,
 	}
 	if out.Group == nil {

@@ -117,6 +117,7 @@ type Channel struct {
 	TenantID      *int64    `json:"tenant_id"` // null means that every tenant may use it
 	Tenant        *string   `json:"tenant"`
 	Disabled      bool      `json:"disabled"`
+	BillPartial   string    `json:"bill_partial"` // estimate, input or none: see policy.Partial
 	Created       time.Time `json:"created"`
 }
 
@@ -130,6 +131,8 @@ type NewChannel struct {
 	Priority   int     `json:"priority,omitempty"`
 	Weight     *int    `json:"weight,omitempty"` // 1 when absent
 	Tenant     string  `json:"tenant,omitempty"` // id or name; empty means every tenant
+
+	BillPartial string `json:"bill_partial,omitempty"` // estimate when absent
 }
 
 // ChannelChange changes the members that are present.
@@ -143,6 +146,8 @@ type ChannelChange struct {
 	Weight     *int             `json:"weight,omitempty"`
 	Tenant     Nullable[string] `json:"tenant,omitzero"`
 	Disabled   *bool            `json:"disabled,omitempty"`
+
+	BillPartial *string `json:"bill_partial,omitempty"`
 }
 
 // ChannelTest is what a provider answered to a request for its list of models.
@@ -178,7 +183,9 @@ type UsageRow struct {
 	CachedInputTokens int64     `json:"cached_input_tokens"`
 	OutputTokens      int64     `json:"output_tokens"`
 	ReasoningTokens   int64     `json:"reasoning_tokens"`
-	CostNanoUSD       *int64    `json:"cost_nanousd"` // null when unpriced
+	BilledInput       int64     `json:"billed_input_tokens"`  // of input_tokens; prices go by these
+	BilledOutput      int64     `json:"billed_output_tokens"` // of output_tokens
+	CostNanoUSD       *int64    `json:"cost_nanousd"`         // null when unpriced
 	RequestBytes      int64     `json:"request_bytes"`
 	ResponseBytes     int64     `json:"response_bytes"`
 	FirstByteMS       *int64    `json:"first_byte_ms"` // null when nothing was answered
@@ -194,6 +201,8 @@ type UsageSum struct {
 	CachedInputTokens int64             `json:"cached_input_tokens"`
 	OutputTokens      int64             `json:"output_tokens"`
 	ReasoningTokens   int64             `json:"reasoning_tokens"`
+	BilledInput       int64             `json:"billed_input_tokens"`
+	BilledOutput      int64             `json:"billed_output_tokens"`
 	CostNanoUSD       *int64            `json:"cost_nanousd"` // null when nothing of it is priced
 	Unpriced          int64             `json:"unpriced"`     // of requests
 }

@@ -37,6 +37,17 @@ func channelTenant(ch admin.Channel) string {
 	return *ch.Tenant
 }
 
+// channelBills says what is billed of an answer that the provider did not count.
+func channelBills(ch admin.Channel) string {
+	switch ch.BillPartial {
+	case "input":
+		return "what is counted; else the input, as estimated"
+	case "none":
+		return "what is counted; else nothing"
+	}
+	return "what is counted; else the estimate"
+}
+
 func modelNames(models []admin.Model) []string {
 	names := make([]string, len(models))
 	for i, m := range models {
@@ -58,6 +69,7 @@ func printChannel(c *cobra.Command, ch admin.Channel) error {
 		{"priority", count(int64(ch.Priority))},
 		{"weight", count(int64(ch.Weight))},
 		{"tenant", channelTenant(ch)},
+		{"bills", channelBills(ch)},
 		{"state", channelState(ch)},
 		{"created", timeAndAge(ch.Created)},
 	})
@@ -69,14 +81,17 @@ func channelAdd() *cobra.Command {
 		Use:   "add NAME --provider PROVIDER --models A,B[=UPSTREAM] [--base-url URL] [--api-key KEY|@FILE|env:NAME]",
 		Short: "Add a channel",
 		Long: `Add a channel. It takes requests within a second. Its API key is encrypted with WEIR_SECRET_KEY before it is stored, and not
-shown again. --base-url may be left out for openai and anthropic.`,
+shown again. --base-url may be left out for openai and anthropic.
+
+When the client leaves, the provider breaks off, or an answer comes without usage, there is no count of its tokens, and they are estimated.
+--bill-partial says what of that is billed: all, the input alone, or nothing. What the provider counted is billed as counted.`,
 		Example: `  weir channel add openai --provider openai --api-key env:OPENAI_API_KEY --models gpt-4o,gpt-4o-mini
   weir channel add azure-eu --provider azure --base-url https://acme.openai.azure.com/openai/v1 \
       --api-key @azure.key --models gpt-4o=acme-gpt4o --priority 10
   weir channel add vllm --provider openai --base-url http://10.0.0.5:8000/v1 --models llama-3`,
 		Args: arguments("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			n := admin.NewChannel{Name: args[0], Provider: f.provider, BaseURL: f.baseURL, Priority: f.priority, Weight: &f.weight, Tenant: f.tenant}
+			n := admin.NewChannel{Name: args[0], Provider: f.provider, BaseURL: f.baseURL, Priority: f.priority, Weight: &f.weight, Tenant: f.tenant, BillPartial: f.partial}
 			if n.Provider == "" {
 				return wrongUsage("--provider is needed: openai, azure, anthropic or fake")
 			}

@@ -12,8 +12,8 @@ import (
 
 // channelFlags are what both add and set take.
 type channelFlags struct {
-	provider, baseURL, apiKey, models, tenant string
-	priority, weight                          int
+	provider, baseURL, apiKey, models, tenant, partial string
+	priority, weight                                   int
 }
 
 // register takes what weight is when the flag is not given; zero stands for nothing.
@@ -25,6 +25,7 @@ func (f *channelFlags) register(c *cobra.Command, weight int) {
 	c.Flags().IntVar(&f.priority, "priority", 0, "`N`: higher goes first")
 	c.Flags().IntVar(&f.weight, "weight", weight, "`N`: share of the first attempts among channels of one priority")
 	c.Flags().StringVar(&f.tenant, "tenant", "", "only this `TENANT` may use it (default: every tenant)")
+	c.Flags().StringVar(&f.partial, "bill-partial", "", "bill `WHAT` of an answer without the provider's count: estimate (default), input or none")
 }
 
 // parseModels takes a,b=upstream apart.
@@ -57,7 +58,7 @@ func knownBase(provider string) string {
 // change makes a change of the flags that were given.
 func (f *channelFlags) change(c *cobra.Command) (admin.ChannelChange, error) {
 	var ch admin.ChannelChange
-	if !anyChanged(c, "name", "provider", "base-url", "api-key", "models", "priority", "weight", "tenant") {
+	if !anyChanged(c, "name", "provider", "base-url", "api-key", "models", "priority", "weight", "tenant", "bill-partial") {
 		return ch, errNothingToSet
 	}
 	given := c.Flags().Changed
@@ -86,6 +87,9 @@ func (f *channelFlags) change(c *cobra.Command) (admin.ChannelChange, error) {
 	}
 	if given("weight") {
 		ch.Weight = &f.weight
+	}
+	if given("bill-partial") {
+		ch.BillPartial = &f.partial
 	}
 	if given("tenant") {
 		ch.Tenant = admin.Null[string]()

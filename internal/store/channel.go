@@ -20,9 +20,10 @@ type NewChannel struct {
 	BaseURL    string // as SDKs take it: with the version, as in "https://api.openai.com/v1"
 	Credential Secret // empty for an upstream that asks for none
 	Models     []policy.Model
-	Priority   int    // higher goes first
-	Weight     int    // zero means 1
-	Tenant     string // ref; empty means that every tenant may use it
+	Priority   int            // higher goes first
+	Weight     int            // zero means 1
+	Tenant     string         // ref; empty means that every tenant may use it
+	Partial    policy.Partial // empty means policy.BillEstimate
 }
 
 // ChannelChange says what to change of a channel; nil leaves a field as it is.
@@ -36,10 +37,11 @@ type ChannelChange struct {
 	Weight     *int
 	Tenant     *string // ref; empty means that every tenant may use it
 	Disabled   *bool
+	Partial    *policy.Partial
 }
 
 const selectChannel = `select c.id, c.name, c.provider, c.base_url, c.credential, c.priority, c.weight, coalesce(c.tenant_id, 0),
-	coalesce(t.name, ''), c.disabled, c.created,
+	coalesce(t.name, ''), c.disabled, c.bill_partial, c.created,
 	array(select m.name from weir.channel_model m where m.channel_id = c.id order by m.position),
 	array(select m.upstream from weir.channel_model m where m.channel_id = c.id order by m.position)
 	from weir.channel c left join weir.tenant t on t.id = c.tenant_id `
@@ -49,7 +51,7 @@ func (s *Store) scanChannel(row pgx.CollectableRow) (c Channel, err error) {
 	var sealed []byte
 	var names, upstreams []string
 	err = row.Scan(&c.ID, &c.Name, &c.Provider, &c.BaseURL, &sealed, &c.Priority, &c.Weight, &c.Tenant, &c.TenantName, &c.Disabled,
-		&c.Created, &names, &upstreams)
+		&c.Partial, &c.Created, &names, &upstreams)
 	if err != nil {
 		return c, err
 	}
@@ -66,7 +68,7 @@ func (s *Store) scanChannel(row pgx.CollectableRow) (c Channel, err error) {
 // CreateChannel makes a channel.
 func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error) {
 	c := Channel{
-		Channel:  policy.Channel{Name: n.Name, Models: n.Models, Priority: n.Priority, Weight: cmp.Or(n.Weight, defaultWeight)},
+		Channel:  policy.Channel{Name: n.Name, Models: n.Models, Priority: n.Priority, Weight: cmp.Or(n.Weight, defaultWeight), Partial: cmp.Or(n.Partial, policy.BillEstimate)},
 		Provider: n.Provider, BaseURL: n.BaseURL, Credential: n.Credential,
 	}
 	if err := checkChannel(&c); err != nil {
@@ -85,9 +87,9 @@ func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error
 		if err != nil {
 			return fmt.Errorf("channel %q: %w", c.Name, err)
 		}
-		_, err = tx.Exec(ctx, `insert into weir.channel (id, name, provider, base_url, credential, priority, weight, tenant_id)
-			values ($1, $2, $3, $4, $5, $6, $7, nullif($8::bigint, 0))`,
-			c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant)
+		_, err = tx.Exec(ctx, `insert into weir.channel (id, name, provider, base_url, credential, priority, weight, tenant_id, bill_partial)
+			values ($1, $2, $3, $4, $5, $6, $7, nullif($8::bigint, 0), $9)`,
+			c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Partial)
 		if err != nil {
 			return err
 		}
@@ -107,7 +109,7 @@ func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error
 func checkChannel(c *Channel) (err error) {
 	base, err := checkBaseURL(c.BaseURL)
 	err = errors.Join(checkName("channel", c.Name), checkProvider(c.Provider), err, checkCredential(c.Credential), checkModels(c.Models),
-		checkPlace(c.Priority, c.Weight))
+		checkPlace(c.Priority, c.Weight), checkPartial(c.Partial))
 	c.BaseURL = base
 	return err
 }
@@ -179,6 +181,7 @@ func (s *Store) SetChannel(ctx context.Context, ref string, ch ChannelChange) (C
 		set(&c.Priority, ch.Priority)
 		set(&c.Weight, ch.Weight)
 		set(&c.Disabled, ch.Disabled)
+		set(&c.Partial, ch.Partial)
 		if err := checkChannel(&c); err != nil {
 			return err
 		}
@@ -213,8 +216,8 @@ func (s *Store) updateChannel(ctx context.Context, tx pgx.Tx, c *Channel) error 
 		return err
 	}
 	_, err = tx.Exec(ctx, `update weir.channel set name = $2, provider = $3, base_url = $4, credential = $5, priority = $6, weight = $7,
-		tenant_id = nullif($8::bigint, 0), disabled = $9 where id = $1`,
-		c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Disabled)
+		tenant_id = nullif($8::bigint, 0), disabled = $9, bill_partial = $10 where id = $1`,
+		c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Disabled, c.Partial)
 	return err
 }
 

@@ -22,14 +22,14 @@ func TestChannelComesBackAsItWasMade(t *testing.T) {
 	}
 	n := NewChannel{
 		Name: "openai-1", Provider: "openai", BaseURL: "https://api.example.com/v1/", Credential: "sk-upstream",
-		Models: []policy.Model{{Name: "z", Upstream: "z-2026"}, {Name: "a"}}, Priority: -3, Weight: 7, Tenant: "acme",
+		Models: []policy.Model{{Name: "z", Upstream: "z-2026"}, {Name: "a"}}, Priority: -3, Weight: 7, Tenant: "acme", Partial: policy.BillInput,
 	}
 	c, err := s.CreateChannel(t.Context(), n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Channel{
-		Channel:    policy.Channel{ID: c.ID, Name: n.Name, Models: n.Models, Priority: -3, Weight: 7, Tenant: acme.ID},
+		Channel:    policy.Channel{ID: c.ID, Name: n.Name, Models: n.Models, Priority: -3, Weight: 7, Tenant: acme.ID, Partial: policy.BillInput},
 		TenantName: "acme", Provider: "openai", BaseURL: "https://api.example.com/v1", Credential: "sk-upstream", Created: c.Created,
 	}
 	if diff := cmp.Diff(c, want); diff != "" {
@@ -62,7 +62,7 @@ func TestSetChannelChangesWhatIsGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Weight != 1 || c.Credential != "" || c.TenantName != "" {
+	if c.Weight != 1 || c.Partial != policy.BillEstimate || c.Credential != "" || c.TenantName != "" {
 		t.Errorf("defaults: %+v", c)
 	}
 	steps := []struct {
@@ -79,6 +79,7 @@ func TestSetChannelChangesWhatIsGiven(t *testing.T) {
 		}},
 		{ChannelChange{Tenant: new("acme")}, func(c *Channel) { c.Tenant, c.TenantName = 2, "acme" }},
 		{ChannelChange{Tenant: new(""), Disabled: new(false)}, func(c *Channel) { c.Tenant, c.TenantName, c.Disabled = 0, "", false }},
+		{ChannelChange{Partial: new(policy.BillNone)}, func(c *Channel) { c.Partial = policy.BillNone }},
 		{ChannelChange{Name: new("d")}, func(c *Channel) { c.Name = "d" }},
 	}
 	for i, step := range steps {
@@ -97,6 +98,8 @@ func TestSetChannelChangesWhatIsGiven(t *testing.T) {
 	wantError(t, err, ErrInvalid, "models")
 	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Tenant: new("absent")})
 	wantError(t, err, ErrNotFound, "absent")
+	_, err = s.SetChannel(t.Context(), "d", ChannelChange{Partial: new(policy.Partial("half"))})
+	wantError(t, err, ErrInvalid, `"half": it must be ["estimate" "input" "none"]`)
 	_, err = s.SetChannel(t.Context(), "c", ChannelChange{})
 	wantError(t, err, ErrNotFound, `channel "c"`)
 	if _, err := s.CreateChannel(t.Context(), plain("c")); err != nil {

@@ -31,6 +31,7 @@ var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 func usageColumns() []string {
 	return []string{
 		"ts", "tenant_id", "key_id", "channel_id", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens",
+		"billed_input_tokens", "billed_output_tokens",
 		"request_bytes", "response_bytes", "seq", "http_status", "attempts", "first_byte_ms", "duration_ms", "stream", "estimated",
 		"exchange_id", "writer", "model", "upstream_model", "operation", "status",
 	}
@@ -65,6 +66,7 @@ func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {
 	}
 	b = appendInt64(appendInt64(b, r.Input), r.CachedInput)
 	b = appendInt64(appendInt64(b, r.Output), r.Reasoning)
+	b = appendInt64(appendInt64(b, r.BilledInput), r.BilledOutput)
 	b = appendInt64(appendInt64(b, r.RequestBytes), r.ResponseBytes)
 	b = appendInt64(b, r.Seq)
 	b = appendInt32(appendInt32(b, int32(r.HTTPStatus)), int32(r.Attempts)) //nolint:gosec // bounded

@@ -105,7 +105,7 @@ func bounded(r usage.Record) usage.Record {
 		r.Time = time.Unix(0, 0)
 	}
 	r.Time = r.Time.UTC().Truncate(time.Microsecond)
-	for _, n := range []*int64{&r.Input, &r.CachedInput, &r.Output, &r.Reasoning, &r.RequestBytes, &r.ResponseBytes} {
+	for _, n := range []*int64{&r.Input, &r.CachedInput, &r.Output, &r.Reasoning, &r.BilledInput, &r.BilledOutput, &r.RequestBytes, &r.ResponseBytes} {
 		*n = min(max(*n, 0), maxCount)
 	}
 	for _, n := range []*int{&r.HTTPStatus, &r.Attempts} {

@@ -41,7 +41,7 @@ func record(t *testing.T, at time.Time) usage.Record {
 	return usage.Record{
 		Exchange: exchangeAt(t, at), Time: at, Tenant: 1, Key: 2, Channel: 3, Model: "gpt-5", UpstreamModel: "gpt-5-2026",
 		Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1, Stream: true,
-		Tokens: usage.Tokens{Input: 100, CachedInput: 40, Output: 20, Reasoning: 5}, RequestBytes: 1000, ResponseBytes: 2000,
+		Tokens: usage.Tokens{Input: 100, CachedInput: 40, Output: 20, Reasoning: 5}, Billed: usage.Billed{BilledInput: 100, BilledOutput: 15}, RequestBytes: 1000, ResponseBytes: 2000,
 		FirstByte: 150 * time.Millisecond, Duration: 1500 * time.Millisecond,
 	}
 }
@@ -90,6 +90,13 @@ func wantSums(t *testing.T, s *Store, want numbers) {
 			t.Errorf("%s (-got +want):\n%s", what, diff)
 		}
 	}
+	rows := query[int64](t, s, `select coalesce(sum(billed_input_tokens * 3 + billed_output_tokens), 0)::bigint from weir.usage`) // not to be mixed up
+	hours := query[int64](t, s, `select coalesce(sum(billed_input_tokens * 3 + billed_output_tokens), 0)::bigint from weir.usage_hourly`)
+	total := query[int64](t, s, `select coalesce(sum(billed_input_tokens + billed_output_tokens), 0)::bigint from weir.usage`)
+	balances := query[int64](t, s, `select coalesce(sum(billed_tokens), 0)::bigint from weir.balance`)
+	if hours != rows || balances != total {
+		t.Errorf("billed: the rows have %d and %d, the hourly sums %d, the balances %d", rows, total, hours, balances)
+	}
 }
 
 func TestPostWritesRowSumsAndPosition(t *testing.T) {
@@ -107,6 +114,7 @@ func TestPostWritesRowSumsAndPosition(t *testing.T) {
 	want := []UsageRow{{
 		Exchange: r.Exchange, Time: r.Time, TenantID: 1, Tenant: "default", KeyID: 2, ChannelID: 3, Model: "gpt-5", UpstreamModel: "gpt-5-2026",
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 1, Stream: true, Input: 100, CachedInput: 40, Output: 20, Reasoning: 5,
+		Billed:       r.Billed,
 		RequestBytes: 1000, ResponseBytes: 2000, FirstByteMS: new(int64(150)), DurationMS: 1500,
 	}}
 	if diff := cmp.Diff(rows, want); diff != "" {

@@ -39,6 +39,7 @@ func (k *hourKey) compare(o *hourKey) int {
 type total struct {
 	requests, estimated, unpriced int64
 	tokens                        usage.Tokens
+	billed                        usage.Billed
 	cost                          int64 // nano-dollars
 	requestBytes, responseBytes   int64
 }
@@ -53,6 +54,8 @@ func (t *total) add(r *usage.Record) {
 	t.tokens.CachedInput += r.CachedInput
 	t.tokens.Output += r.Output
 	t.tokens.Reasoning += r.Reasoning
+	t.billed.BilledInput += r.BilledInput
+	t.billed.BilledOutput += r.BilledOutput
 	t.requestBytes += r.RequestBytes
 	t.responseBytes += r.ResponseBytes
 }
@@ -66,6 +69,8 @@ func (t *total) plus(o *total, times int64) {
 	t.tokens.CachedInput += times * o.tokens.CachedInput
 	t.tokens.Output += times * o.tokens.Output
 	t.tokens.Reasoning += times * o.tokens.Reasoning
+	t.billed.BilledInput += times * o.billed.BilledInput
+	t.billed.BilledOutput += times * o.billed.BilledOutput
 	t.cost += times * o.cost
 	t.requestBytes += times * o.requestBytes
 	t.responseBytes += times * o.responseBytes
@@ -151,22 +156,24 @@ func columns(n, rows int) [][]int64 {
 
 func queueHours(batch *pgx.Batch, sums []contribution) {
 	hour, model := make([]time.Time, 0, len(sums)), make([]string, 0, len(sums))
-	c := columns(13, len(sums))
+	c := columns(15, len(sums))
 	for i := range sums {
 		s := &sums[i]
 		hour, model = append(hour, s.time()), append(model, s.model)
 		t := &s.total
-		for i, n := range [13]int64{
+		for i, n := range [15]int64{
 			int64(s.tenant), int64(s.key), int64(s.channel), t.requests, t.estimated, t.unpriced, t.tokens.Input, t.tokens.CachedInput,
-			t.tokens.Output, t.tokens.Reasoning, t.cost, t.requestBytes, t.responseBytes,
+			t.tokens.Output, t.tokens.Reasoning, t.billed.BilledInput, t.billed.BilledOutput, t.cost, t.requestBytes, t.responseBytes,
 		} {
 			c[i] = append(c[i], n)
 		}
 	}
 	batch.Queue(`insert into weir.usage_hourly as h (hour, model, tenant_id, key_id, channel_id, requests, estimated, unpriced,
-			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanousd, request_bytes, response_bytes)
+			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
+			billed_input_tokens, billed_output_tokens, cost_nanousd, request_bytes, response_bytes)
 		select * from unnest($1::timestamptz[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-			$9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
+			$9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+			$16::bigint[], $17::bigint[])
 		on conflict (hour, tenant_id, key_id, model, channel_id) do update set
 			requests = h.requests + excluded.requests,
 			estimated = h.estimated + excluded.estimated,
@@ -175,10 +182,12 @@ func queueHours(batch *pgx.Batch, sums []contribution) {
 			cached_input_tokens = h.cached_input_tokens + excluded.cached_input_tokens,
 			output_tokens = h.output_tokens + excluded.output_tokens,
 			reasoning_tokens = h.reasoning_tokens + excluded.reasoning_tokens,
+			billed_input_tokens = h.billed_input_tokens + excluded.billed_input_tokens,
+			billed_output_tokens = h.billed_output_tokens + excluded.billed_output_tokens,
 			cost_nanousd = h.cost_nanousd + excluded.cost_nanousd,
 			request_bytes = h.request_bytes + excluded.request_bytes,
 			response_bytes = h.response_bytes + excluded.response_bytes`,
-		hour, model, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12])
+		hour, model, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13], c[14])
 }
 
 // queueEmptied deletes sums that are of no row any more.
@@ -191,24 +200,26 @@ func queueEmptied(batch *pgx.Batch, taken []contribution) {
 }
 
 func queueBalances(batch *pgx.Batch, sums []contribution) {
-	c := columns(5, len(sums))
+	c := columns(6, len(sums))
 	for i := range sums {
 		s, n := &sums[i], len(c[0])
 		if n == 0 || c[0][n-1] != int64(s.tenant) || c[1][n-1] != int64(s.key) {
-			for i, v := range [5]int64{int64(s.tenant), int64(s.key)} {
+			for i, v := range [6]int64{int64(s.tenant), int64(s.key)} {
 				c[i] = append(c[i], v)
 			}
 			n++
 		}
 		c[2][n-1] += s.requests
 		c[3][n-1] += s.tokens.Input + s.tokens.Output
-		c[4][n-1] += s.cost
+		c[4][n-1] += s.billed.BilledInput + s.billed.BilledOutput
+		c[5][n-1] += s.cost
 	}
-	batch.Queue(`insert into weir.balance as b (tenant_id, key_id, requests, tokens, cost_nanousd)
-		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+	batch.Queue(`insert into weir.balance as b (tenant_id, key_id, requests, tokens, billed_tokens, cost_nanousd)
+		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
 		on conflict (tenant_id, key_id) do update set
 			requests = b.requests + excluded.requests,
 			tokens = b.tokens + excluded.tokens,
+			billed_tokens = b.billed_tokens + excluded.billed_tokens,
 			cost_nanousd = b.cost_nanousd + excluded.cost_nanousd`,
-		c[0], c[1], c[2], c[3], c[4])
+		c[0], c[1], c[2], c[3], c[4], c[5])
 }

@@ -38,8 +38,8 @@ func dimensionSQL(name string) (sql string, ok bool) {
 
 // sumColumns are the numbers of weir.usage_hourly in the order of [UsageSum]; the list for weir.usage makes the same of one row.
 const (
-	sumColumns = `requests, estimated, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanousd, unpriced`
-	rowColumns = `1, estimated::int, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, coalesce(cost_nanousd, 0), (cost_nanousd is null)::int`
+	sumColumns = `requests, estimated, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, billed_input_tokens, billed_output_tokens, cost_nanousd, unpriced`
+	rowColumns = `1, estimated::int, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, billed_input_tokens, billed_output_tokens, coalesce(cost_nanousd, 0), (cost_nanousd is null)::int`
 )
 
 // SumUsage returns totals of usage, grouped by the dimensions in by: any of [Dimensions], or none for one grand total. Groups are
@@ -68,6 +68,7 @@ func (s *Store) SumUsage(ctx context.Context, f UsageFilter, by []string) ([]Usa
 	sql := `select ` + strings.Join(append(groups, `coalesce(sum(requests), 0)::bigint as requests, coalesce(sum(estimated), 0)::bigint,
 			coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(cached_input_tokens), 0)::bigint,
 			coalesce(sum(output_tokens), 0)::bigint, coalesce(sum(reasoning_tokens), 0)::bigint,
+			coalesce(sum(billed_input_tokens), 0)::bigint, coalesce(sum(billed_output_tokens), 0)::bigint,
 			coalesce(sum(cost_nanousd), 0)::bigint, coalesce(sum(unpriced), 0)::bigint`), ", ") + ` from (` + source + `) s`
 	if len(by) > 0 {
 		var positions []string
@@ -129,7 +130,7 @@ func sumSource(f *UsageFilter) (sql string, args []any) {
 		}
 	}
 	// The first part names the columns of the union.
-	return `select * from (values (null::timestamptz, 0::bigint, 0::bigint, 0::bigint, '', 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint))
+	return `select * from (values (null::timestamptz, 0::bigint, 0::bigint, 0::bigint, '', 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint))
 		as nothing (hour, tenant_id, key_id, channel_id, model, ` + sumColumns + `) where false union all ` + strings.Join(parts, ` union all `), c.args
 }
 
@@ -143,11 +144,11 @@ func ceilHour(t time.Time) time.Time {
 func scanSum(by []string) pgx.RowToFunc[UsageSum] {
 	return func(row pgx.CollectableRow) (u UsageSum, err error) {
 		groups := make([]string, len(by))
-		into := make([]any, 0, len(by)+8)
+		into := make([]any, 0, len(by)+10)
 		for i := range groups {
 			into = append(into, &groups[i])
 		}
-		err = row.Scan(append(into, &u.Requests, &u.Estimated, &u.Input, &u.CachedInput, &u.Output, &u.Reasoning, &u.CostNanoUSD, &u.Unpriced)...)
+		err = row.Scan(append(into, &u.Requests, &u.Estimated, &u.Input, &u.CachedInput, &u.Output, &u.Reasoning, &u.BilledInput, &u.BilledOutput, &u.CostNanoUSD, &u.Unpriced)...)
 		u.Group = make(map[string]string, len(by))
 		for i, name := range by {
 			u.Group[name] = groups[i]

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage"
 )
 
 // Errors that callers tell apart with errors.Is. What wraps them says which thing is meant, in words an operator reads.
@@ -68,18 +69,19 @@ type Configuration struct {
 
 // UsageRow is a row of weir.usage with the names of what its ids refer to (empty when that has been deleted).
 type UsageRow struct {
-	Exchange                    uuid.UUID
-	Time                        time.Time
-	TenantID                    policy.TenantID
-	KeyID                       policy.KeyID
-	ChannelID                   policy.ChannelID
-	Tenant, Key, Channel        string
-	Model, UpstreamModel        string
-	Operation, Status           string
-	HTTPStatus, Attempts        int
-	Stream, Estimated           bool
-	Input, CachedInput          int64
-	Output, Reasoning           int64
+	Exchange             uuid.UUID
+	Time                 time.Time
+	TenantID             policy.TenantID
+	KeyID                policy.KeyID
+	ChannelID            policy.ChannelID
+	Tenant, Key, Channel string
+	Model, UpstreamModel string
+	Operation, Status    string
+	HTTPStatus, Attempts int
+	Stream, Estimated    bool
+	Input, CachedInput   int64
+	Output, Reasoning    int64
+	usage.Billed
 	CostNanoUSD                 *int64 // nil: not priced
 	RequestBytes, ResponseBytes int64
 	FirstByteMS                 *int64 // nil: nothing was answered
@@ -106,6 +108,7 @@ type UsageSum struct {
 	Estimated          int64 // of Requests
 	Input, CachedInput int64
 	Output, Reasoning  int64
-	CostNanoUSD        int64
-	Unpriced           int64 // of Requests: rows without a cost
+	usage.Billed
+	CostNanoUSD int64
+	Unpriced    int64 // of Requests: rows without a cost
 }

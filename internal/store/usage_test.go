@@ -175,6 +175,8 @@ func TestSumUsageIsTheSameFromRowsAndSums(t *testing.T) {
 				w.Unpriced++
 				w.Input += r.Input
 				w.Output += r.Output
+				w.BilledInput += r.BilledInput
+				w.BilledOutput += r.BilledOutput
 				if r.Estimated {
 					w.Estimated++
 				}

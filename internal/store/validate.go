@@ -191,6 +191,13 @@ func checkPlace(priority, weight int) error {
 	return nil
 }
 
+func checkPartial(p policy.Partial) error {
+	if !slices.Contains(policy.Partials(), p) {
+		return invalid("billing of what is not counted %q: it must be %q", p, policy.Partials())
+	}
+	return nil
+}
+
 // parseRef takes a ref apart: id is zero when it is a name.
 func parseRef(what, ref string) (id int64, name string, err error) {
 	if ref == "" {

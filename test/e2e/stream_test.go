@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/test/rig"
+	"github.com/weir-proxy/weir/usage"
 )
 
 const msgs = "http.weir.ext_proc.stream_msgs_sent"
@@ -165,7 +167,29 @@ func TestChangingChannelsDisturbsNoStream(t *testing.T) {
 func TestAClientThatLeavesIsARowThatSaysSo(t *testing.T) {
 	w := newWorld(t, rig.Options{})
 	w.post(t, "/v1/chat/completions", helloStream) // something to learn from
+	for _, partial := range policy.Partials() {
+		if _, err := w.Store.SetChannel(t.Context(), "one", store.ChannelChange{Partial: &partial}); err != nil {
+			t.Fatal(err)
+		}
+		w.Settle()
+		row := w.leave(t)
+		if row.Status != "client_closed" || !row.Estimated || row.Input == 0 || row.Output == 0 || row.Output > 1000 {
+			t.Errorf("got row %+v", row)
+		}
+		want := map[policy.Partial]usage.Billed{
+			policy.BillEstimate: {BilledInput: row.Input, BilledOutput: row.Output}, policy.BillInput: {BilledInput: row.Input},
+		}[partial]
+		if row.Billed != want {
+			t.Errorf("policy %q: %d and %d tokens, and billed %+v", partial, row.Input, row.Output, row.Billed)
+		}
+	}
+}
+
+// leave begins a stream, leaves in the middle of it, and returns its row.
+func (w *world) leave(t *testing.T) store.UsageRow {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(helloStream))
 	if err != nil {
 		t.Fatal(err)
@@ -182,10 +206,7 @@ func TestAClientThatLeavesIsARowThatSaysSo(t *testing.T) {
 	}
 	cancel()
 	resp.Body.Close() //nolint:errcheck // what was read is read
-	row := w.Row(resp.Header.Get("x-weir-exchange-id"))
-	if row.Status != "client_closed" || !row.Estimated || row.Input == 0 || row.Output == 0 || row.Output > 1000 {
-		t.Errorf("got row %+v", row)
-	}
+	return w.Row(resp.Header.Get("x-weir-exchange-id"))
 }
 
 // What Envoy logged while no processor ran is shipped by the next one, once, whether the last one was killed or stopped.

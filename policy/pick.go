@@ -61,7 +61,9 @@ func (e *Engine) draw(choices []Choice, from []candidate) []Choice {
 }
 
 // choice is the candidate as a ticket names it.
-func (c *candidate) choice() Choice { return Choice{Channel: c.channel, Upstream: c.upstream, Partial: c.partial} }
+func (c *candidate) choice() Choice {
+	return Choice{Channel: c.channel, Upstream: c.upstream, Partial: c.partial}
+}
 
 // random is a source of random numbers that many goroutines may use. The zero value is the runtime's, which is the fast one.
 type random struct {

@@ -81,12 +81,11 @@ var ErrTicket = errors.New("malformed ticket")
 //
 //	version=1 | exchange (16) | tenant | key | operation | flags | model | n | n × (channel | upstream)
 //
-// An upstream equal to the model is written as the empty string. Bit 0 of the flags says that it is a stream; bit 1 that there follow the tags,
-// n × (name | value); the two bits from 2+2i on are the [Partial] of the i-th channel.
+// An upstream equal to the model is written as the empty string. Bit 0 of the flags says that it is a stream; the two bits from 1+2i on are
+// the [Partial] of the i-th channel. Where there are tags they follow, n × (name | value).
 const (
 	ticketVersion   = 1
 	ticketStream    = 1 << 0
-	ticketTags      = 1 << 1
 	partialBits     = 2
 	maxTicketString = 512 // bytes; longer model names are refused at admission
 	maxChoices      = 16
@@ -109,9 +108,6 @@ func (t *Ticket) String() string {
 	var flags uint64
 	if t.Stream {
 		flags |= ticketStream
-	}
-	if len(t.Tags) > 0 {
-		flags |= ticketTags
 	}
 	for i, c := range t.Choices {
 		if code := slices.Index(partialCodes, c.Partial); code > 0 && i < maxChoices {
@@ -139,6 +135,9 @@ func (t *Ticket) String() string {
 func appendTags(b []byte, tags []Tag) []byte {
 	fit := slices.DeleteFunc(slices.Clone(tags), func(t Tag) bool { return t.Name == "" || len(t.Name) > MaxTagName || len(t.Value) > MaxTagValue })
 	fit = fit[:min(len(fit), MaxTags)]
+	if len(fit) == 0 {
+		return b
+	}
 	b = binary.AppendUvarint(b, uint64(len(fit)))
 	for _, t := range fit {
 		b = appendString(appendString(b, t.Name), t.Value)
@@ -146,7 +145,7 @@ func appendTags(b []byte, tags []Tag) []byte {
 	return b
 }
 
-func partialShift(i int) int { return 2 + partialBits*i }
+func partialShift(i int) int { return 1 + partialBits*i }
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -193,7 +192,7 @@ func ParseTicket(s string) (*Ticket, error) {
 		}
 		t.Choices = append(t.Choices, c)
 	}
-	if flags&ticketTags != 0 {
+	if len(r.b) > 0 {
 		t.Tags = r.tags()
 	}
 	if r.failed || len(r.b) != 0 || flags>>partialShift(len(t.Choices)) != 0 {
@@ -246,7 +245,7 @@ func (r *ticketReader) id() int64 {
 
 func (r *ticketReader) tags() []Tag {
 	n := r.uvarint()
-	if n > MaxTags {
+	if n == 0 || n > MaxTags {
 		r.failed = true
 	}
 	var tags []Tag

@@ -77,7 +77,7 @@ type Verdict struct {
 
 // Empty reports whether the verdict changes nothing at all.
 func (v *Verdict) Empty() bool {
-	return v.Action == Continue && len(v.Edits)+len(v.Inserts)+len(v.Set)+len(v.Remove)+len(v.Channels)+len(v.Tags)+len(v.State) == 0 &&
+	return v.Action == Continue && len(v.Edits)+len(v.Inserts)+len(v.Set)+len(v.Remove)+len(v.Channels)+len(v.Tags) == 0 && v.State == nil &&
 		v.Model == "" && v.MaxOutput == 0
 }
 
@@ -133,7 +133,7 @@ func (v *Verdict) field(tag uint32, value []byte) error {
 		if len(value) > MaxState {
 			return fmt.Errorf("a state of %d bytes, and the limit is %d", len(value), MaxState)
 		}
-		v.State = append([]byte(nil), value...)
+		v.State = append([]byte{}, value...) // empty is a state too: it clears the one before
 	case 10:
 		return add(&v.Inserts, MaxInserts, "inserted messages", value, (*Insert).read)
 	case 11:

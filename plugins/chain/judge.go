@@ -128,7 +128,9 @@ func (j *judge) follow(r *review, i int, v *abi.Verdict) *policy.Denial {
 	if v.Empty() {
 		return nil
 	}
-	j.states[i] = v.State
+	if v.State != nil {
+		j.states[i] = v.State
+	}
 	body, err := r.prompt.Apply(v)
 	if err != nil { // it inserts where nothing can be inserted: the ABI cannot know
 		j.steps[i].metrics.failed(host.BadAnswer)

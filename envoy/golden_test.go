@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func testGateway() Gateway {
 	return Gateway{
 		Listen: "127.0.0.1:10000", LogFile: "log/exchanges.jsonl", CAFile: "testdata/ca.pem", MaxBodyBytes: 32 << 20,
-		Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour,
+		Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour, LogInterval: time.Minute,
 	}
 }
 

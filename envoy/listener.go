@@ -39,7 +39,6 @@ const (
 	clientIdle      = time.Hour        // a client's connection without a request
 	decisionTimeout = 5 * time.Second  // for the processor to answer one message
 	readBuffer      = 1 << 20          // bytes buffered per connection before the other side is made to wait
-	logFlush        = time.Minute      // between the lines that say that a long exchange still lives
 	minBackOff      = time.Millisecond // between attempts
 )
 
@@ -143,7 +142,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		LocalReplyConfig:              replies,
 		AccessLog:                     []*accesslogv3.AccessLog{log},
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
-			AccessLogFlushInterval: durationpb.New(logFlush),
+			AccessLogFlushInterval: durationpb.New(g.LogInterval),
 		},
 	}, nil
 }

@@ -51,6 +51,12 @@ func (p *processor) openBooks(ctx context.Context) error {
 	return nil
 }
 
+// logInterval returns how often Envoy writes a line of an exchange that still lives, for a lease that such a line renews: often enough
+// that a few may be late.
+func logInterval(lease time.Duration) time.Duration {
+	return min(time.Minute, lease/4)
+}
+
 // resolve gives rows to exchanges that no line tells the end of.
 func (p *processor) resolve(ctx context.Context) error {
 	return p.books.intents.Run(ctx, p.books.shipper.DrainedAt)

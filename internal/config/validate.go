@@ -54,6 +54,7 @@ const (
 	maxBatchRows = 100_000
 	maxConns     = 1000
 	minRetention = 31 * 24 * time.Hour
+	minLease     = time.Second // Envoy writes lines of what is under way four times in it
 	maxWorkers   = 1024
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
@@ -95,7 +96,9 @@ func (c Config) Validate() error {
 	v.journal(c.Journal)
 	v.within("usage.batch_rows", int64(c.Usage.BatchRows), 1, maxBatchRows)
 	v.positive("usage.batch_interval", c.Usage.BatchInterval)
-	v.positive("usage.lease", c.Usage.Lease)
+	if c.Usage.Lease < minLease {
+		v.add("usage.lease", "must be at least %s, not %s", minLease, c.Usage.Lease)
+	}
 	// Within a month a log may come back from a copy: its exchanges must be found in weir.usage, or they would be counted again.
 	if keep := c.Usage.Retention; keep != 0 && keep < minRetention {
 		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)

@@ -23,9 +23,10 @@ import (
 
 // Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for its access log.
 type Server struct {
-	gateway Gateway
-	log     *slog.Logger
-	cache   cachev3.SnapshotCache
+	gateway    Gateway
+	log        *slog.Logger
+	cache      cachev3.SnapshotCache
+	connecting func(Node) // never nil
 
 	mu       sync.Mutex
 	version  uint64
@@ -45,12 +46,17 @@ type connection struct {
 // NewServer makes a server for one gateway. It has nothing to say before the first [Server.Set].
 func NewServer(g Gateway, log *slog.Logger) *Server {
 	return &Server{
-		gateway: g,
-		log:     log,
-		cache:   cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
-		streams: map[int64]*connection{},
+		gateway:    g,
+		log:        log,
+		cache:      cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
+		connecting: func(Node) {},
+		streams:    map[int64]*connection{},
 	}
 }
+
+// OnConnect has f called whenever an Envoy connects, before it is told anything: one that has just started has no listener then, and no
+// log. An Envoy connects again when the processor was restarted. f must not call the server. Call OnConnect before [Server.Register].
+func (s *Server) OnConnect(f func(Node)) { s.connecting = f }
 
 // Register adds the discovery service to the processor's gRPC server. Streams end when ctx does.
 func (s *Server) Register(ctx context.Context, g *grpc.Server) {
@@ -203,6 +209,7 @@ func (s *Server) welcomeLocked(ctx context.Context, c *connection, r *discoveryv
 	}
 	c.node, c.fresh = node, len(r.GetInitialResourceVersions()) == 0
 	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog))
+	s.connecting(node)
 	if _, err := s.cache.GetSnapshot(node.ID); err == nil || !s.set && !(s.bare && c.fresh) {
 		return nil
 	}

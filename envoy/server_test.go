@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -218,6 +219,36 @@ func TestABareConfigurationIsForNewcomersOnly(t *testing.T) {
 	}
 	if len(answer.GetResources()) == 0 {
 		t.Errorf("with channels it got %v, want clusters", answer)
+	}
+}
+
+func TestConnectionIsToldOfBeforeTheConfiguration(t *testing.T) {
+	s := NewServer(testGateway(), slog.New(slog.DiscardHandler))
+	var told []string
+	s.OnConnect(func(n Node) {
+		if _, err := s.cache.GetSnapshot(n.ID); err == nil {
+			t.Errorf("%s has its configuration already", n.ID)
+		}
+		told = append(told, n.ID)
+	})
+	client := serve(t, s)
+	if err := s.Set(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		str, _, err := listen(t.Context(), t, client, node(t, BootstrapOptions{Socket: "s", Admin: "127.0.0.1:1", Node: name}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := str.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := str.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(told, []string{"a", "b"}) {
+		t.Errorf("told of %v", told)
 	}
 }
 

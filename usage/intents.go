@@ -31,9 +31,6 @@ const (
 	defaultResolveBatch = 500
 )
 
-// goneGrace is how long after Envoy's end what it had written may take to be seen.
-const goneGrace = 2 * time.Second
-
 // IntentOptions are what [Intents] need.
 type IntentOptions struct {
 	Journal   *journal.Journal
@@ -112,8 +109,9 @@ func (in *Intents) Admitted(a *policy.Admission, bodyBytes int) error {
 	return in.o.Journal.Append(journal.Intent{Exchange: a.Exchange, Ticket: a.Ticket, Bytes: int64(bodyBytes)})
 }
 
-// EnvoyGone tells that no Envoy of now lives any more: what was admitted until now can have no other lines than those that are written
-// already. So the leases of these exchanges end as soon as the logs are read, instead of minutes later.
+// EnvoyGone tells that no Envoy to which anything was admitted until now lives any more, and that none has a log open: there can be no other
+// lines of these exchanges than those that are written already. So their leases end as soon as the logs are read and posted, instead of
+// minutes later. [Spool.Abandoned] knows.
 func (in *Intents) EnvoyGone() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -187,7 +185,7 @@ func (in *Intents) resolve(ctx context.Context, at time.Time) {
 	}
 	before := at.Add(-in.o.Lease)
 	gone := in.goneAt()
-	sweep := !gone.IsZero() && !at.Before(gone.Add(goneGrace))
+	sweep := !gone.IsZero() && at.After(gone)
 	if sweep && gone.After(before) {
 		before = gone
 	}

@@ -215,6 +215,27 @@ func (s *Spool) known() (logs []Log, ok bool) {
 	return nil, false
 }
 
+// Abandoned reports whether an Envoy has written the log of that name, and no process has any log of the directory open for writing now:
+// all Envoys that wrote here have ended. Where it cannot be seen who has a log open, it is false, and as long as lines of Envoys lie here that send
+// them: it cannot be seen whether those live. It may be called from any goroutine.
+func (s *Spool) Abandoned(log string) bool {
+	of, ok := parseLogName(log)
+	d, err := s.scan()
+	if !ok || err != nil {
+		return false
+	}
+	sent, _ := parseLogName(SentLog)
+	written := false
+	for file := range d.logs {
+		name, _ := parseLogName(file)
+		if name.stem == sent.stem || s.o.held(filepath.Join(s.o.Dir, file)) != heldNo {
+			return false
+		}
+		written = written || name.stem == of.stem
+	}
+	return written
+}
+
 // minQuiet is how long nothing must have been written to a log for it to be finished where it cannot be seen who has it open.
 const minQuiet = time.Minute
 

@@ -484,3 +484,32 @@ func TestHeldForWritingSeesWritersOnly(t *testing.T) {
 		t.Errorf("a missing file: got %v", got)
 	}
 }
+
+func TestLogsAreAbandonedWhenNobodyHasOneOpen(t *testing.T) {
+	h := newSpoolHarness(t)
+	want := func(log string, want bool, when string) {
+		t.Helper()
+		if got := h.spool.Abandoned(log); got != want {
+			t.Errorf("%s: %s: got %t", when, log, got)
+		}
+	}
+	a := h.envoys[0]
+	b := h.envoy("exchanges.b.jsonl")
+	a.deaf = true
+	a.write(lines(0, 20))
+	h.pass(2 * time.Second)
+	h.wantLogs("exchanges-T-1.jsonl", "exchanges.b.jsonl")
+	want(ActiveLog, false, "both write")
+	b.close()
+	want("exchanges.b.jsonl", false, "one writes, to a log that was renamed")
+	a.close()
+	want(ActiveLog, true, "none writes")
+	want("exchanges.b.jsonl", true, "none writes")
+	want("exchanges.c.jsonl", false, "it never wrote here") // perhaps it writes elsewhere, and is well
+	h.write(SentLog, lines(20, 21))
+	want(ActiveLog, false, "others send their lines")
+	h.must(os.Remove(h.path(SentLog)))
+	h.so.held = func(string) held { return heldUnknown }
+	h.restart()
+	want(ActiveLog, false, "it cannot be seen")
+}

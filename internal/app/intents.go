@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"

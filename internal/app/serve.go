@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ type processor struct {
 	registry  *prometheus.Registry
 	spool     *usage.Spool
 	sent      *usage.Appender // the log of the lines that Envoys send
+	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	seen      seen
 	books     books
 	life      *life
@@ -108,6 +110,7 @@ func newProcessor(cfg config.Config, s *store.Store, log *slog.Logger) *processo
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
 	p.xds = envoy.NewServer(gateway(cfg), log)
+	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
 	return p
 }
@@ -124,6 +127,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 		FirstByte:    cfg.Timeouts.FirstByte,
 		Idle:         cfg.Timeouts.Idle,
 		Total:        cfg.Timeouts.Total,
+		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
 	}
 }

@@ -30,12 +30,30 @@ func (p *processor) newSpool() *usage.Spool {
 	})
 }
 
+// envoyConnects is told of an Envoy before it has a log open. If no other has one, all Envoys whose exchanges might still be waited for
+// are dead: what they were in the middle of need not be waited for until its lease ends. Of Envoys that send their lines nothing can be said.
+func (p *processor) envoyConnects(e envoy.Node) {
+	if e.AccessLog != envoy.AccessLogFile {
+		p.remote.Store(true)
+	}
+	if p.remote.Load() || !p.spool.Abandoned(p.logOf(e)) {
+		return
+	}
+	p.log.Info("no earlier envoy lives: what it left without a line is resolved once its logs are posted", "node", e.ID)
+	p.books.intents.EnvoyGone()
+}
+
+// logOf returns the name of the log that an Envoy writes.
+func (p *processor) logOf(e envoy.Node) string {
+	return filepath.Base(envoy.LogFile(gateway(p.cfg).LogFile, e.ID))
+}
+
 // logWriters returns who writes logs: the Envoys that are connected and write to a file, and this process for those that send their lines.
 func (p *processor) logWriters() []usage.LogWriter {
 	out := []usage.LogWriter{p.sent}
 	for _, e := range p.xds.Status().Envoys {
 		if admin := p.adminOf(e); admin != "" && e.AccessLog == envoy.AccessLogFile {
-			out = append(out, logWriter{log: filepath.Base(envoy.LogFile(gateway(p.cfg).LogFile, e.ID)), admin: admin})
+			out = append(out, logWriter{log: p.logOf(e), admin: admin})
 		}
 	}
 	return out

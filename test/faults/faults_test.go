@@ -14,12 +14,11 @@ import (
 )
 
 var (
-	rounds       = flag.Int("faults.rounds", 0, "rounds of TestFaults; 0 leaves it out")
-	seed         = flag.Uint64("faults.seed", 0, "seed of all choices; 0 draws one")
-	kinds        = flag.String("faults.kinds", "", "kinds of faults, separated by commas; a minus before the first: all others; empty: all")
-	clients      = flag.Int("faults.clients", 8, "clients")
-	duration     = flag.Duration("faults.load", 3*time.Second, "load of a round")
-	allowMissing = flag.Bool("faults.allow-missing", false, "accept exchanges without a row where lines of the log were lost")
+	rounds   = flag.Int("faults.rounds", 0, "rounds of TestFaults; 0 leaves it out")
+	seed     = flag.Uint64("faults.seed", 0, "seed of all choices; 0 draws one")
+	kinds    = flag.String("faults.kinds", "", "kinds of faults, separated by commas; a minus before the first: all others; empty: all")
+	clients  = flag.Int("faults.clients", 8, "clients")
+	duration = flag.Duration("faults.load", 3*time.Second, "load of a round")
 )
 
 // verdict is that of TestFaults.
@@ -41,7 +40,7 @@ func TestFaults(t *testing.T) {
 		return
 	}
 	o := Options{
-		Rounds: *rounds, Seed: *seed, Kinds: Kinds(), Load: *duration, Clients: *clients, Out: os.Stdout, AllowMissing: *allowMissing,
+		Rounds: *rounds, Seed: *seed, Kinds: Kinds(), Load: *duration, Clients: *clients, Out: os.Stdout,
 	}
 	if o.Seed == 0 {
 		o.Seed = rand.Uint64N(1_000_000) + 1
@@ -73,7 +72,7 @@ const shortSeed = 356
 func TestFaultsShort(t *testing.T) {
 	var said strings.Builder
 	verdict := Run(t, Options{
-		Rounds: 5, Seed: shortSeed, Kinds: shortKinds(), Load: 2 * time.Second, Clients: 8, Out: &said, AllowMissing: true,
+		Rounds: 5, Seed: shortSeed, Kinds: shortKinds(), Load: 2 * time.Second, Clients: 8, Out: &said,
 	})
 	t.Logf("%s%s", &said, verdict)
 }

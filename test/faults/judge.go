@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/fake"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
@@ -150,9 +151,9 @@ type span struct {
 	from, to time.Time
 }
 
-// flushSlack is how long before an Envoy's death a line may have been written that died with it: its flush interval, and more, since the
-// machine is busy.
-const flushSlack = time.Second
+// flushSlack is how long before an Envoy's death an exchange may have ended whose line died with it: the flush interval, and some more for
+// a client that is slow to see the end.
+const flushSlack = envoy.LogFlush + 200*time.Millisecond
 
 // near says whether the exchange was under way, or just over, in a span.
 func (e *exchange) near(spans []span) bool {

@@ -124,26 +124,24 @@ func TestTrial(t *testing.T) {
 			change: func(e *exchange) { e.rows = nil }, want: "it reached a provider (complete), and has no row", tally: Tally{Requests: 1},
 		},
 		"a row is missing, as lines are": {
-			change: func(e *exchange) { e.rows = nil }, prefer: func(t *trial) { t.lost, t.allowMissing = during, true },
-			tally: Tally{Requests: 1, Missing: 1},
-		},
-		"a row is missing, and may not": {
 			change: func(e *exchange) { e.rows = nil }, prefer: func(t *trial) { t.lost = during }, want: "has no row", tally: Tally{Requests: 1},
-		},
-		"a row is missing of another time": {
-			change: func(e *exchange) { e.rows = nil },
-			prefer: func(t *trial) {
-				t.lost, t.allowMissing = []span{{from: noon.Add(time.Minute), to: noon.Add(time.Hour)}}, true
-			},
-			want: "has no row", tally: Tally{Requests: 1},
 		},
 		"unresolved for no reason": {
 			change: func(e *exchange) { e.rows[0].status, e.rows[0].estimated = usage.StatusUnresolved, true },
-			want:   "no line was lost", tally: Tally{Requests: 1, Rows: 1},
+			want:   "cannot have been lost", tally: Tally{Requests: 1, Rows: 1},
 		},
 		"unresolved, as lines are missing": {
 			change: func(e *exchange) { e.rows[0].status, e.rows[0].estimated = usage.StatusUnresolved, true },
-			prefer: func(t *trial) { t.lost = during }, tally: Tally{Requests: 1, Rows: 1, Unresolved: 1},
+			prefer: func(t *trial) { t.lost = during },
+			tally:  Tally{Requests: 1, Rows: 1, Unresolved: 1, AtRisk: 1, unresolved: guesses{15, 15}},
+		},
+		"unresolved, as lines of another time are missing": {
+			change: func(e *exchange) { e.rows[0].status, e.rows[0].estimated = usage.StatusUnresolved, true },
+			prefer: func(t *trial) { t.lost = []span{{from: noon.Add(time.Minute), to: noon.Add(time.Hour)}} },
+			want:   "cannot have been lost", tally: Tally{Requests: 1, Rows: 1},
+		},
+		"its line is there, as others are missing": {
+			prefer: func(t *trial) { t.lost = during }, tally: Tally{Requests: 1, Rows: 1, AtRisk: 1},
 		},
 		"refused": {
 			change: func(e *exchange) {

@@ -45,7 +45,7 @@ func (w *world) round(ctx context.Context, number int) (Tally, error) {
 			return Tally{}, err
 		}
 	}
-	t := &trial{allowMissing: w.AllowMissing, before: w.judged}
+	t := &trial{before: w.judged}
 	for _, f := range faults {
 		t.mayCut = t.mayCut || f.Kind == KillEnvoy
 		t.mayRefuse = t.mayRefuse || f.Kind.refuses()

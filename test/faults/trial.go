@@ -28,10 +28,32 @@ type Tally struct {
 	Refused    int // of them: by the gateway, without a row
 	Rows       int
 	Unresolved int // rows
-	Missing    int // exchanges without a row, where that was allowed
+	AtRisk     int // exchanges whose line may have been lost: as many rows may be unresolved at most
 	Estimated  int // rows, without the unresolved
 
-	guessed, served int64 // tokens of the estimated rows, and what the provider counted of the same exchanges
+	unresolved, estimated guesses // of those rows of which a provider knows
+}
+
+// guesses are tokens of rows that rest on an estimate, and what the provider counted of the same exchanges.
+type guesses struct{ guessed, served int64 }
+
+func (g *guesses) add(o guesses) {
+	g.guessed += o.guessed
+	g.served += o.served
+}
+
+func (g *guesses) note(r *row, a *attempt) {
+	if a != nil {
+		g.add(guesses{r.tokens.Input + r.tokens.Output, a.Input + a.Output})
+	}
+}
+
+// String is by how much they are off, all together.
+func (g guesses) String() string {
+	if g.served == 0 {
+		return ""
+	}
+	return fmt.Sprintf("(%+.0f%%)", 100*float64(g.guessed-g.served)/float64(g.served))
 }
 
 // add adds another tally.
@@ -40,31 +62,26 @@ func (t *Tally) add(o Tally) {
 	t.Refused += o.Refused
 	t.Rows += o.Rows
 	t.Unresolved += o.Unresolved
-	t.Missing += o.Missing
+	t.AtRisk += o.AtRisk
 	t.Estimated += o.Estimated
-	t.guessed += o.guessed
-	t.served += o.served
+	t.unresolved.add(o.unresolved)
+	t.estimated.add(o.estimated)
 }
 
-// String is how a tally is printed; after the number of estimated rows stands by how much their tokens are off, all together.
+// String is how a tally is printed; after the numbers of unresolved and of estimated rows stands by how much their tokens are off.
 func (t Tally) String() string {
-	off := ""
-	if t.served > 0 {
-		off = fmt.Sprintf("(%+.0f%%)", 100*float64(t.guessed-t.served)/float64(t.served))
-	}
-	return fmt.Sprintf("requests=%d refused=%d rows=%d unresolved=%d missing=%d estimated=%d%s",
-		t.Requests, t.Refused, t.Rows, t.Unresolved, t.Missing, t.Estimated, off)
+	return fmt.Sprintf("requests=%d refused=%d rows=%d unresolved=%d/%d%v estimated=%d%v",
+		t.Requests, t.Refused, t.Rows, t.Unresolved, t.AtRisk, t.unresolved, t.Estimated, t.estimated)
 }
 
 // trial is the evidence of one round.
 type trial struct {
-	sent         []*sent
-	ledgers      map[*provider]fake.Snapshot
-	lost         []span // in which lines of the log may have been lost
-	allowMissing bool   // then, they need not have become unresolved rows
-	before       map[uuid.UUID]row
-	mayRefuse    bool // there was no processor, or no Envoy, for a while
-	mayCut       bool // there was no Envoy
+	sent      []*sent
+	ledgers   map[*provider]fake.Snapshot
+	lost      []span // in which lines of the log may have been lost
+	before    map[uuid.UUID]row
+	mayRefuse bool // there was no processor, or no Envoy, for a while
+	mayCut    bool // there was no Envoy
 }
 
 // hear compares the rows with everything else and returns what the round came to, and the rows that it has found right.
@@ -117,8 +134,6 @@ func (t *trial) client(s *sent) error {
 func (t *trial) exchange(e *exchange, tally *Tally) error {
 	if len(e.rows) == 0 {
 		switch {
-		case len(e.attempts) > 0 && t.allowMissing && e.near(t.lost):
-			tally.Missing++
 		case len(e.attempts) > 0:
 			return fmt.Errorf("it reached a provider (%s), and has no row", e.last().Outcome)
 		case e.sent.status < 400:
@@ -138,17 +153,19 @@ func (t *trial) exchange(e *exchange, tally *Tally) error {
 	}
 	r := &e.rows[0]
 	tally.Rows++
+	atRisk := e.near(t.lost)
+	if atRisk {
+		tally.AtRisk++
+	}
 	switch {
-	case r.status == usage.StatusUnresolved && !e.near(t.lost):
-		return fmt.Errorf("it is unresolved, and no line was lost: %+v", *r)
+	case r.status == usage.StatusUnresolved && !atRisk:
+		return fmt.Errorf("it is unresolved, and its line cannot have been lost: %+v", *r)
 	case r.status == usage.StatusUnresolved:
 		tally.Unresolved++
+		tally.unresolved.note(r, e.last())
 	case r.estimated:
 		tally.Estimated++
-		if a := e.last(); a != nil {
-			tally.guessed += r.tokens.Input + r.tokens.Output
-			tally.served += a.Input + a.Output
-		}
+		tally.estimated.note(r, e.last())
 	}
 	return nil
 }

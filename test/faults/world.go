@@ -29,13 +29,16 @@ type Options struct {
 	Load    time.Duration // of a round
 	Clients int
 	Out     io.Writer // gets a line for each round
-	// AllowMissing accepts that exchanges whose lines were lost with Envoy's process or on a full disk have no row at all. Without it they
-	// must have become unresolved rows.
-	AllowMissing bool
 }
 
-// configuration is how the processor differs from its defaults: whatever waits for long, waits for less.
-const configuration = "usage: {batch_interval: 100ms}\n"
+// configuration is how the processor differs from its defaults: whatever waits for long, waits for less, so that in each round leases end,
+// and logs are rotated and deleted. Logs must stay for longer than from a base backup to the end of its round.
+const configuration = `
+usage:
+  batch_interval: 100ms
+  lease: 3s
+  log: {rotate_bytes: 65536, rotate_age: 2s, keep: 30s}
+`
 
 // world is a gateway with everything around it.
 type world struct {

@@ -51,6 +51,9 @@
 // several intents of one exchange the one in the newest segment counts. Therefore the order of frames does not matter, but for the ends.
 // A frame "settled" is not waited for: if one is lost, its exchange is looked up in the books before anything is done about it.
 //
+// An intent that made a row by itself, since no line told its end, is held for a while before it is settled: if the books forget the row,
+// nothing else tells of it. That it is held is in memory alone. On the disk, and for a new process, it is open, and is looked up as above.
+//
 // # Recovery
 //
 //	bad bytes up to the end of the newest segment    a torn write: passed over

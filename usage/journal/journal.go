@@ -170,7 +170,7 @@ func (j *Journal) Append(in Intent) error {
 	return nil
 }
 
-// Settle closes the intents of exchanges that are in the books, or never will be. It returns how many of them were open; ids that are not,
+// Settle closes the intents of exchanges that are in the books, or never will be. It returns how many of them were open or held; ids that are not,
 // because other processors admitted them, cost a look into a map. What it writes is not waited for: after a crash a settled intent may be
 // open again.
 func (j *Journal) Settle(ids ...uuid.UUID) int {
@@ -183,7 +183,7 @@ func (j *Journal) Settle(ids ...uuid.UUID) int {
 			ours = append(ours, id)
 		}
 	}
-	j.metrics.open.Set(float64(len(j.table.open)))
+	j.countLocked()
 	j.table.mu.Unlock()
 	j.w.ids = ours
 	if len(ours) == 0 {
@@ -207,7 +207,10 @@ func (j *Journal) Quiet(before time.Time, limit int) []Intent {
 }
 
 // Open returns how many intents are open.
-func (j *Journal) Open() int { return j.table.len() }
+func (j *Journal) Open() int {
+	open, _ := j.table.len()
+	return open
+}
 
 // since is a time as the table keeps it.
 func (j *Journal) since(t time.Time) time.Duration { return t.Sub(j.opened) }

@@ -20,6 +20,7 @@ const (
 // metrics are what a journal tells Prometheus.
 type metrics struct {
 	open     prometheus.Gauge
+	held     prometheus.Gauge
 	bytes    prometheus.Gauge
 	appends  prometheus.Counter
 	sync     prometheus.Histogram
@@ -33,6 +34,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		open: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_journal_open_intents", Help: "Exchanges that were admitted here and are not known to be in the database.",
+		}),
+		held: f.NewGauge(prometheus.GaugeOpts{
+			Name: "weir_journal_held_intents", Help: "Exchanges that were written as unresolved, and are kept for a while in case the database forgets them.",
 		}),
 		bytes: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_journal_bytes", Help: "Bytes of the journal's segments on the disk.",

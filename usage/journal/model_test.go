@@ -49,8 +49,17 @@ func (x *model) act() {
 	switch p := x.rng.IntN(100); {
 	case p < 45:
 		x.append()
-	case p < 70:
+	case p < 66:
 		x.settle()
+	case p < 69:
+		for n, f := range x.fates { // to hold is not to settle
+			if f == accepted || f == safe {
+				x.j.Hold(intent(n).Exchange)
+				break
+			}
+		}
+	case p < 70:
+		x.j.Reopen()
 	case p < 84:
 		time.Sleep(time.Duration(x.rng.IntN(10)) * time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 	case p < 88:
@@ -152,6 +161,7 @@ func (x *model) heal() {
 
 // check compares what is open with what is known.
 func (x *model) check() {
+	x.j.Reopen()
 	got := all(x.j)
 	for n, in := range got {
 		if in != intent(n) {

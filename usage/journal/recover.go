@@ -69,7 +69,9 @@ func Open(dir string, o Options) (*Journal, Recovered, error) {
 		j.metrics.damage.Inc()
 		j.log.Error("journal is damaged: the intents in there are lost", "damage", d.Error(), "copy", d.Copy)
 	}
-	j.metrics.open.Set(float64(r.Open))
+	j.table.mu.Lock()
+	j.countLocked()
+	j.table.mu.Unlock()
 	j.wakeUp() // there may be something to tidy up
 	go j.run()
 	return j, r, nil

@@ -3,33 +3,39 @@
 package journal
 
 import (
+	"math"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 )
 
-// place is where the frame of an open intent is. Tickets stay on the disk: an open intent takes 41 bytes of a map that is between 7/16 and
-// 7/8 full, thus 47 to 94 bytes of memory, and none that the garbage collector looks into. A million are 50 to 90 MB.
+// place is where the frame of an intent is that is open or held. Tickets stay on the disk: an intent takes 41 bytes of a map that is between
+// 7/16 and 7/8 full, thus 47 to 94 bytes of memory, and none that the garbage collector looks into. A million are 50 to 90 MB.
 type place struct {
-	segment uint32 // its number
-	at      uint32 // offset of the frame
-	size    uint32 // of the frame
-	seen    time.Duration
+	segment uint32        // its number
+	at      uint32        // offset of the frame
+	size    uint32        // of the frame
+	held    bool          // not open
+	seen    time.Duration // the last sign of life, or when it was held
 }
 
-// tally is what is open in a segment.
+// longAgo is before any sign of life.
+const longAgo = time.Duration(math.MinInt64)
+
+// tally is what a segment is kept for.
 type tally struct {
-	open  int
+	open  int   // or held
 	bytes int64 // of their frames
 }
 
-// table is the set of open intents.
+// table is the set of intents that are open or held.
 type table struct {
 	mu     sync.Mutex
-	open   map[uuid.UUID]place
-	inside map[uint32]tally // by segment
-	floor  time.Duration    // no intent was seen earlier
+	open   map[uuid.UUID]place // or held
+	held   int                 // of them
+	inside map[uint32]tally    // by segment
+	floor  time.Duration       // no open intent was seen earlier
 }
 
 func newTable() *table {
@@ -40,7 +46,7 @@ func newTable() *table {
 func (t *table) put(id uuid.UUID, p place) {
 	if old, ok := t.open[id]; ok {
 		t.subtract(old)
-		p.seen = max(p.seen, old.seen)
+		p.seen, p.held = max(p.seen, old.seen), old.held
 	}
 	t.open[id] = p
 	n := t.inside[p.segment]
@@ -53,8 +59,52 @@ func (t *table) remove(id uuid.UUID) bool {
 	if ok {
 		delete(t.open, id)
 		t.subtract(p)
+		if p.held {
+			t.held--
+		}
 	}
 	return ok
+}
+
+// hold holds an open intent.
+func (t *table) hold(id uuid.UUID, now time.Duration) bool {
+	p, ok := t.open[id]
+	if ok = ok && !p.held; ok {
+		p.held, p.seen = true, now
+		t.open[id] = p
+		t.held++
+	}
+	return ok
+}
+
+// reopen opens what is held, and returns how many intents that are. The lock must be held, as in hold.
+func (t *table) reopen() (n int) {
+	if n = t.held; n == 0 {
+		return 0
+	}
+	for id, p := range t.open {
+		if p.held {
+			p.held, p.seen = false, longAgo
+			t.open[id] = p
+		}
+	}
+	t.held, t.floor = 0, longAgo
+	return n
+}
+
+// heldBefore returns what has been held since before a time.
+func (t *table) heldBefore(before time.Duration) (ids []uuid.UUID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held == 0 {
+		return nil
+	}
+	for id, p := range t.open {
+		if p.held && p.seen < before {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (t *table) subtract(p place) {
@@ -78,7 +128,7 @@ func (t *table) renew(id uuid.UUID, since, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, ok := t.open[id]
-	if ok = ok && p.seen >= since; ok {
+	if ok = ok && !p.held && p.seen >= since; ok {
 		p.seen = max(p.seen, now)
 		t.open[id] = p
 	}
@@ -100,7 +150,7 @@ func (t *table) quiet(before time.Duration, limit int) (out []found) {
 	}
 	floor := before
 	for id, p := range t.open {
-		if p.seen >= before {
+		if p.held || p.seen >= before {
 			continue
 		}
 		if len(out) == limit {
@@ -113,7 +163,7 @@ func (t *table) quiet(before time.Duration, limit int) (out []found) {
 	return out
 }
 
-// of returns what is open in a segment.
+// of returns what is open or held in a segment.
 func (t *table) of(segment uint32) (out []found) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +175,7 @@ func (t *table) of(segment uint32) (out []found) {
 	return out
 }
 
-// tally returns what is open in a segment, and in all.
+// tally returns what a segment is kept for, and all of them.
 func (t *table) tally(segment uint32) (of, all tally) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,8 +185,9 @@ func (t *table) tally(segment uint32) (of, all tally) {
 	return t.inside[segment], all
 }
 
-func (t *table) len() int {
+// len returns how many intents are open, and how many held.
+func (t *table) len() (open, held int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.open)
+	return len(t.open) - t.held, t.held
 }

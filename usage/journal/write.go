@@ -96,7 +96,7 @@ func (j *Journal) appendLocked(intents []Intent) error {
 		j.table.put(intents[i].Exchange, placeIn(s, at, int64(n), now))
 		at += int64(n)
 	}
-	j.metrics.open.Set(float64(len(j.table.open)))
+	j.countLocked()
 	j.table.mu.Unlock()
 	j.metrics.appends.Add(float64(len(intents)))
 	return nil

@@ -5,6 +5,7 @@ package usage
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,10 +20,15 @@ import (
 
 // Resolver is where exchanges end that no line tells the end of. Calls come from one goroutine.
 type Resolver interface {
-	// Resolve writes the records, all of [StatusUnresolved], or none of them. An exchange that has a row already, whoever wrote it, is left
-	// as it is; so Resolve may be called again with the same records after any error. When a line of such an exchange is posted later after
-	// all, the row that it makes takes the place of the unresolved one.
-	Resolve(ctx context.Context, records []Record) error
+	// Position returns up to where a writer is in the book, as in [Book]; 0 for one that the book does not know.
+	Position(ctx context.Context, writer uuid.UUID) (int64, error)
+	// Resolve writes the records, all of [StatusUnresolved], moves the position of the writer, which is that of no log, from b.From to b.To,
+	// and returns how many rows that made; all of it or nothing. An exchange that has a row already, whoever wrote it, is left as it is; so
+	// Resolve may be called again with the same records after any error. One that wraps [ErrFenced] says that the position is not b.From: the
+	// book was set back, or an earlier call succeeded although it returned an error.
+	//
+	// When a line of such an exchange is posted later after all, the row that it makes takes the place of the unresolved one.
+	Resolve(ctx context.Context, b Batch) (rows int, err error)
 }
 
 // Defaults of [IntentOptions].
@@ -40,6 +46,9 @@ type IntentOptions struct {
 	// Lease is how long an exchange may show no sign of life until it is given up. It must be longer than Envoy takes between two lines of
 	// a stream. Zero means DefaultLease.
 	Lease time.Duration
+	// Keep is how long an exchange that was given up stays in the journal, in case the book forgets its row: as long as logs stay for that
+	// reason. Zero means DefaultKeep.
+	Keep time.Duration
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
@@ -51,7 +60,11 @@ type IntentOptions struct {
 //	admitted ──▶ open ──line posted by the Shipper────────────────────────▶ settled
 //	              │ ▲ ──line without a ticket: Envoy was never told───────▶ settled, without a row
 //	              │ └── line of a stream that lives: a new lease
-//	              └──── lease over, logs read and posted to their end ──▶ Resolver ──▶ settled
+//	              └──── lease over, logs read and posted to their end ──▶ Resolver ──▶ held ──Keep over──▶ settled
+//	              ▲                                                                      │
+//	              └──────────────── the book was set back ───────────────────────────────┘
+//
+// That a book was set back shows in a position of its own, which each call of the Resolver moves, as it shows to a [Shipper] in those of logs.
 //
 // A lease is measured by the monotonic clock, and begins anew when the process does: then its lines may be waiting in the log. An exchange
 // whose line another processor posts is found in the book when its lease ends here.
@@ -64,20 +77,26 @@ type Intents struct {
 	mu   sync.Mutex
 	gone time.Time // no Envoy of then lives any more; zero: all is well
 
-	ids   []uuid.UUID // of a batch that was posted; owned by the Shipper
-	batch int         // how many to resolve at once; owned by Run, as is retry
-	retry backoff
+	ids []uuid.UUID // of a batch that was posted; owned by the Shipper
+
+	batch  int // how many to resolve at once; owned by Run, as is the rest
+	retry  backoff
+	writer uuid.UUID // whose position the calls of the Resolver move; another in each life
+	at     int64     // that position
+	called bool      // the Resolver was; before, the position is 0
+	placed time.Time // when the book was last asked for the position; zero: it must be asked again
 }
 
 type intentMetrics struct {
 	unresolved prometheus.Counter
+	setBack    prometheus.Counter
 	failures   prometheus.Counter
 	malformed  prometheus.Counter
 }
 
 // NewIntents returns intents. Until Run is called none is resolved.
 func NewIntents(o IntentOptions) *Intents {
-	o.Lease = cmp.Or(o.Lease, DefaultLease)
+	o.Lease, o.Keep = cmp.Or(o.Lease, DefaultLease), cmp.Or(o.Keep, DefaultKeep)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -86,12 +105,14 @@ func NewIntents(o IntentOptions) *Intents {
 	}
 	f := promauto.With(o.Registerer)
 	return &Intents{
-		o: o, log: o.Logger, batch: defaultResolveBatch,
+		o: o, log: o.Logger, batch: defaultResolveBatch, writer: uuid.New(),
 		every: min(max(o.Lease/20, 50*time.Millisecond), 5*time.Second),
 		metrics: intentMetrics{
 			unresolved: f.NewCounter(prometheus.CounterOpts{
-				Name: "weir_usage_unresolved_total", Help: "Exchanges that were given up, because no line of the access log told their end in time. Those " +
-					"whose line another processor had posted are among them; they keep the row that they have.",
+				Name: "weir_usage_unresolved_total", Help: "Rows that were written of exchanges because no line of the access log told their end in time.",
+			}),
+			setBack: f.NewCounter(prometheus.CounterOpts{
+				Name: "weir_usage_unresolved_set_back_total", Help: "How often the database had forgotten rows of exchanges that were given up, which were written again.",
 			}),
 			failures: f.NewCounter(prometheus.CounterOpts{
 				Name: "weir_usage_resolve_failures_total", Help: "Failures to write rows of exchanges that were given up, each followed by another attempt.",
@@ -180,7 +201,8 @@ func (in *Intents) Run(ctx context.Context, drained func() time.Time) error {
 
 // resolve gives up what showed no sign of life in all that was written until the time at.
 func (in *Intents) resolve(ctx context.Context, at time.Time) {
-	if at.IsZero() || time.Now().Before(in.retry.at) { //nolint:forbidigo // the clock is read here, at the edge, and handed on
+	now := time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
+	if at.IsZero() || now.Before(in.retry.at) || !in.check(ctx, now) {
 		return
 	}
 	before := at.Add(-in.o.Lease)
@@ -192,6 +214,7 @@ func (in *Intents) resolve(ctx context.Context, at time.Time) {
 	for ctx.Err() == nil {
 		quiet := in.o.Journal.Quiet(before, in.batch)
 		if len(quiet) == 0 {
+			in.retry = backoff{}
 			if sweep {
 				in.swept(gone)
 			}
@@ -203,39 +226,85 @@ func (in *Intents) resolve(ctx context.Context, at time.Time) {
 	}
 }
 
-// resolveTimeout bounds one call of the book.
-const resolveTimeout = 30 * time.Second
+const (
+	// resolveTimeout bounds one call of the book.
+	resolveTimeout = 30 * time.Second
+	// checkInterval is how often the book is asked whether it still has what was given up, as long as it might forget it.
+	checkInterval = 10 * time.Second
+)
+
+// check sees to it that the book's position is known, and that it has not forgotten what was given up. Nothing can be resolved before.
+func (in *Intents) check(ctx context.Context, now time.Time) bool {
+	if !in.called || !in.placed.IsZero() && (now.Sub(in.placed) < checkInterval || in.o.Journal.Held() == 0) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	at, err := in.o.Book.Position(ctx, in.writer)
+	if err != nil {
+		in.failed(now, 0, fmt.Errorf("read position: %w", err))
+		return false
+	}
+	if at < in.at { // or nothing was given up for so long that the position was forgotten on purpose: then nothing is held
+		if n := in.o.Journal.Reopen(); n > 0 {
+			in.metrics.setBack.Inc()
+			in.log.Warn("the database has forgotten exchanges that were given up; they are written again", "exchanges", n)
+		}
+	}
+	in.at, in.placed = at, now
+	in.o.Journal.Release(now.Add(-in.o.Keep))
+	return true
+}
+
+// failed notes that the book did not answer, or refused, and when it is tried again.
+func (in *Intents) failed(now time.Time, exchanges int, err error) {
+	in.metrics.failures.Inc()
+	in.placed = time.Time{}
+	wait := in.retry.fail(now, 100*time.Millisecond, 5*time.Second)
+	if n := in.retry.failures; n&(n-1) == 0 { // an outage of hours is told of less and less often
+		in.log.Error("exchanges without a line cannot be resolved yet", "exchanges", exchanges, "failures", n, "retry_in", wait, "err", err)
+	}
+}
 
 // giveUp resolves intents, and reports whether that succeeded.
 func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
 	records := make([]Record, 0, len(quiet))
-	ids := make([]uuid.UUID, 0, len(quiet))
 	for _, q := range quiet {
-		ids = append(ids, q.Exchange)
 		t, err := policy.ParseTicket(q.Ticket)
 		if err != nil || t.Exchange != q.Exchange {
 			in.metrics.malformed.Inc()
 			in.log.Error("intent has no ticket that can be read, and makes no row", "exchange_id", q.Exchange, "ticket", q.Ticket, "err", err)
+			in.o.Journal.Settle(q.Exchange)
 			continue
 		}
 		records = append(records, NewUnresolved(t, q.Bytes, in.o.Estimator))
 	}
+	if len(records) == 0 {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	if len(records) > 0 {
-		if err := in.o.Book.Resolve(ctx, records); err != nil {
-			in.metrics.failures.Inc()
-			wait := in.retry.fail(time.Now(), 100*time.Millisecond, 5*time.Second) //nolint:forbidigo // the clock is read here, at the edge, and handed on
-			in.batch = max(len(quiet)/2, 1)                                        // one that the book refuses must not hold up the others for good
-			if n := in.retry.failures; n&(n-1) == 0 {                              // an outage of hours is told of less and less often
-				in.log.Error("exchanges without a line cannot be resolved yet", "exchanges", len(records), "failures", n, "retry_in", wait, "err", err)
-			}
-			return false
-		}
+	b := Batch{Writer: in.writer, From: in.at, To: in.at + 1, Records: records}
+	in.called = true
+	rows, err := in.o.Book.Resolve(ctx, b)
+	if err != nil {
+		in.batch = max(len(quiet)/2, 1)          // one that the book refuses must not hold up the others for good
+		in.failed(time.Now(), len(records), err) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		return false
 	}
+	if in.placed.IsZero() {
+		in.placed = time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
+	}
+	in.at = b.To
 	in.retry, in.batch = backoff{}, min(2*in.batch, defaultResolveBatch)
-	in.metrics.unresolved.Add(float64(len(records)))
-	in.log.Warn("exchanges were given up: no line told their end", "exchanges", len(records), "first_exchange_id", ids[0])
-	in.o.Journal.Settle(ids...)
+	ids := make([]uuid.UUID, 0, len(records))
+	for i := range records {
+		ids = append(ids, records[i].Exchange)
+	}
+	in.o.Journal.Hold(ids...)
+	in.metrics.unresolved.Add(float64(rows))
+	if rows > 0 {
+		in.log.Warn("exchanges were given up: no line told their end", "exchanges", len(records), "rows", rows, "first_exchange_id", ids[0])
+	}
 	return true
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -34,32 +36,55 @@ func newResolvingLedger() *resolvingLedger {
 	return &resolvingLedger{ledger: newLedger(), unresolved: make(map[uuid.UUID]Record)}
 }
 
-func (l *resolvingLedger) Resolve(_ context.Context, records []Record) error {
+func (l *resolvingLedger) Resolve(_ context.Context, b Batch) (rows int, err error) {
 	got := l.exchanges()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resolves++
 	if l.refuse != nil {
-		if err := l.refuse(records); err != nil {
-			return err
+		if err := l.refuse(b.Records); err != nil {
+			return 0, err
 		}
 	}
 	f := l.next()
 	if f == faultRefused {
-		return errLedger
+		return 0, errLedger
 	}
-	for _, r := range records {
+	if b.To <= b.From || b.Writer == uuid.Nil {
+		panic(fmt.Errorf("%w: resolved from %d to %d of %s", errBroken, b.From, b.To, b.Writer))
+	}
+	if at := l.positions[b.Writer]; at != b.From {
+		return 0, fmt.Errorf("%w: at %d", ErrFenced, at)
+	}
+	l.positions[b.Writer] = b.To
+	for _, r := range b.Records {
 		if r.Status != StatusUnresolved || !r.Estimated {
 			panic(fmt.Errorf("%w: resolved %+v", errBroken, r))
 		}
 		if _, is := l.unresolved[r.Exchange]; !is && got[r.Exchange] == 0 {
 			l.unresolved[r.Exchange] = r
+			rows++
 		}
 	}
 	if f == faultLost {
-		return errLedger
+		return 0, errLedger
 	}
-	return nil
+	return rows, nil
+}
+
+// save returns what puts everything back as it is now: a standby that lags takes over.
+func (l *resolvingLedger) save() (rollBack func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	positions, unresolved, rows := maps.Clone(l.positions), maps.Clone(l.unresolved), maps.Clone(l.rows)
+	for writer := range rows {
+		rows[writer] = slices.Clone(rows[writer])
+	}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.positions, l.unresolved, l.rows = maps.Clone(positions), maps.Clone(unresolved), maps.Clone(rows)
+	}
 }
 
 func (l *resolvingLedger) Post(ctx context.Context, b Batch) error {

@@ -20,6 +20,9 @@ type intentsModel struct {
 	replicas []*replica
 	admitted []*admittedExchange
 	due      map[*admittedExchange]time.Time // when its line is written
+
+	rollBack func() // to a state that the book had at a time; nil: none was saved
+	saved    time.Time
 }
 
 // admittedExchange is what is known of an exchange.
@@ -115,8 +118,14 @@ func (m *intentsModel) act() {
 	case p < 60:
 		time.Sleep(time.Duration(m.rng.IntN(40)) * time.Second) //nolint:forbidigo // the time of a synctest bubble
 		m.envoys()
-	case p < 94:
+	case p < 92:
 		m.replicas[m.rng.IntN(2)].look()
+	case p < 93:
+		m.rollBack, m.saved = m.book.save(), time.Now()
+	case p < 94:
+		if m.rollBack != nil && time.Since(m.saved) < DefaultKeep-time.Minute {
+			m.rollBack()
+		}
 	case p < 97:
 		m.replicas[m.rng.IntN(2)].kill()
 	case p < 98:

@@ -34,7 +34,8 @@ func (p *processor) openBooks(ctx context.Context) error {
 	guess := usage.NewEstimator()
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
-		Journal: j, Book: p.store, Estimator: guess, Lease: p.cfg.Usage.Lease, Logger: p.log, Registerer: p.registry,
+		Journal: j, Book: p.store, Estimator: guess, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
+		Logger: p.log, Registerer: p.registry,
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{
 		Dir:           p.cfg.Envoy.LogDir,

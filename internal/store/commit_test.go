@@ -167,7 +167,7 @@ func TestACutCommitLosesNothingAndRepeatsNothing(t *testing.T) {
 
 			again := unresolved(record(t, noon()))
 			p.cut.Store(tt.cut)
-			if err := s.Resolve(t.Context(), []usage.Record{again}); err == nil {
+			if _, err := s.Resolve(t.Context(), resolution(again)); err == nil {
 				t.Error("no error from a resolution that was cut")
 			}
 			mustResolve(t, s, again)

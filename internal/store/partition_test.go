@@ -204,7 +204,7 @@ func TestDropPartitionsWhileRowsArePosted(t *testing.T) {
 			writer := uuid.New()
 			for at := range int64(30) {
 				r := record(t, noon().AddDate(0, 0, -1-int(at)%3).Add(time.Duration(i)*time.Second))
-				if err := s.Resolve(t.Context(), []usage.Record{unresolved(r)}); err != nil {
+				if _, err := s.Resolve(t.Context(), resolution(unresolved(r))); err != nil {
 					t.Error(err)
 				}
 				if err := s.Post(t.Context(), batch(writer, 2*at, r, record(t, noon()))); err != nil {

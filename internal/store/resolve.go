@@ -13,20 +13,23 @@ import (
 	"github.com/weir-proxy/weir/usage"
 )
 
-// Resolve writes rows for exchanges that nothing more is expected of: records with [usage.StatusUnresolved], whose tokens are estimates.
+// Resolve writes rows for exchanges that nothing more is expected of: records with [usage.StatusUnresolved], whose tokens are estimates. It
+// moves the position of b.Writer from b.From to b.To in the same transaction, and returns how many rows it wrote. It returns an error wrapping
+// [usage.ErrFenced], and has written nothing, when the position is not b.From.
+//
 // An exchange that has a row already, of whatever status, is left alone; so Resolve may be called again with the same records. A line of
 // such an exchange that is posted later after all, by any processor, takes the place of its row: see [Store.Post].
 //
 // All of them are written in one transaction, or none. Seq is not used.
-func (s *Store) Resolve(ctx context.Context, records []usage.Record) error {
-	if len(records) == 0 {
-		return nil
+func (s *Store) Resolve(ctx context.Context, b usage.Batch) (written int, err error) {
+	if b.From < 0 || b.To <= b.From || b.Writer == uuid.Nil {
+		return 0, invalid("unresolved exchanges of writer %s from %d to %d", b.Writer, b.From, b.To)
 	}
-	rows := make([]usage.Record, 0, len(records))
-	seen := make(map[uuid.UUID]struct{}, len(records))
-	for _, r := range records {
+	rows := make([]usage.Record, 0, len(b.Records))
+	seen := make(map[uuid.UUID]struct{}, len(b.Records))
+	for _, r := range b.Records {
 		if r.Status != usage.StatusUnresolved {
-			return invalid("exchange %s to resolve: it has the status %q", r.Exchange, r.Status)
+			return 0, invalid("exchange %s to resolve: it has the status %q", r.Exchange, r.Status)
 		}
 		if _, ok := seen[r.Exchange]; ok {
 			continue
@@ -35,21 +38,29 @@ func (s *Store) Resolve(ctx context.Context, records []usage.Record) error {
 		r.Seq = 0
 		rows = append(rows, bounded(r))
 	}
-	err := s.enter(ctx, entry{
+	err = s.enter(ctx, entry{
 		open: func(ctx context.Context, tx pgx.Tx) ([]usage.Record, error) {
+			if _, err := advance(ctx, tx, &b, nil); err != nil {
+				return nil, err
+			}
 			// Whoever posts holds a lock on the table that this one excludes, from before it looks for unresolved exchanges until
 			// it commits. So from here on, what has been posted is seen here, and what has not will see what is written here.
 			if _, err := tx.Exec(ctx, `lock table weir.unresolved in exclusive mode`); err != nil {
 				return nil, fmt.Errorf("lock unresolved exchanges: %w", err)
 			}
-			return without(ctx, tx, rows, ``)
+			left, err := rows, error(nil)
+			if len(rows) > 0 {
+				left, err = without(ctx, tx, rows, ``)
+			}
+			written = len(left)
+			return left, err
 		},
 		write: writeUnresolved,
 	})
 	if err != nil {
-		return fmt.Errorf("resolve %d exchanges: %w", len(rows), err)
+		return 0, fmt.Errorf("resolve %d exchanges: %w", len(rows), err)
 	}
-	return nil
+	return written, nil
 }
 
 func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error {

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -24,11 +25,18 @@ func unresolved(r usage.Record) usage.Record {
 	}
 }
 
-func mustResolve(t *testing.T, s *Store, records ...usage.Record) {
+func mustResolve(t *testing.T, s *Store, records ...usage.Record) (rows int) {
 	t.Helper()
-	if err := s.Resolve(t.Context(), records); err != nil {
+	rows, err := s.Resolve(t.Context(), resolution(records...))
+	if err != nil {
 		t.Fatal(err)
 	}
+	return rows
+}
+
+// resolution is the first batch of a processor.
+func resolution(records ...usage.Record) usage.Batch {
+	return usage.Batch{Writer: uuid.New(), To: 1, Records: records}
 }
 
 // wantStatuses compares how many rows there are of each status.
@@ -62,8 +70,10 @@ func TestResolveWritesOneRowHoweverOften(t *testing.T) {
 	s := migrated(t)
 	mustResolve(t, s)
 	r := unresolved(record(t, noon()))
-	for range 3 {
-		mustResolve(t, s, r, r)
+	for i := range 3 {
+		if got := mustResolve(t, s, r, r); got != max(1-i, 0) {
+			t.Errorf("call %d: %d rows", i, got)
+		}
 	}
 	wantStatuses(t, s, map[string]int64{"unresolved": 1})
 	wantSums(t, s, numbers{Requests: 1, Tokens: 390})
@@ -85,8 +95,34 @@ func TestResolveLeavesExchangesAloneThatHaveARow(t *testing.T) {
 func TestResolveTakesOnlyWhatIsUnresolved(t *testing.T) {
 	s := migrated(t)
 	open := unresolved(record(t, noon()))
-	wantError(t, s.Resolve(t.Context(), []usage.Record{open, record(t, noon())}), ErrInvalid, `"ok"`)
+	_, err := s.Resolve(t.Context(), resolution(open, record(t, noon())))
+	wantError(t, err, ErrInvalid, `"ok"`)
 	wantStatuses(t, s, map[string]int64{})
+}
+
+func TestResolveMovesItsPositionAndIsFencedByIt(t *testing.T) {
+	s := migrated(t)
+	b := resolution(unresolved(record(t, noon())))
+	if _, err := s.Resolve(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Position(t.Context(), b.Writer); got != 1 || err != nil {
+		t.Errorf("got position %d, %v", got, err)
+	}
+	b.Records = []usage.Record{unresolved(record(t, noon()))}
+	if _, err := s.Resolve(t.Context(), b); !errors.Is(err, usage.ErrFenced) {
+		t.Errorf("from where it was before: got %v", err)
+	}
+	wantStatuses(t, s, map[string]int64{"unresolved": 1})
+	b.From, b.To = 1, 2
+	if rows, err := s.Resolve(t.Context(), b); rows != 1 || err != nil {
+		t.Errorf("from where it is: got %d, %v", rows, err)
+	}
+	wantStatuses(t, s, map[string]int64{"unresolved": 2})
+	for _, bad := range []usage.Batch{{Writer: b.Writer}, {To: 1}, {Writer: b.Writer, From: -1, To: 1}} {
+		_, err := s.Resolve(t.Context(), bad)
+		wantError(t, err, ErrInvalid, "unresolved exchanges of writer")
+	}
 }
 
 func TestLateLineTakesThePlaceOfTheUnresolvedRow(t *testing.T) {
@@ -158,7 +194,7 @@ func TestPostAndResolveAtOnce(t *testing.T) {
 	for i := range 2 {
 		wg.Go(func() {
 			for from := i; from < len(open); from += 10 {
-				if err := s.Resolve(t.Context(), open[from:min(from+30, len(open))]); err != nil {
+				if _, err := s.Resolve(t.Context(), resolution(open[from:min(from+30, len(open))]...)); err != nil {
 					t.Error(err)
 				}
 			}

@@ -89,8 +89,9 @@ func (s *Spool) backlog(d logDir) (bytes int64, oldest time.Time) {
 }
 
 const (
-	// The gate stays closed for so long after an Envoy could not write a line, longer if it happens again and again.
-	writeHoldFirst, writeHoldMost = 5 * time.Second, 5 * time.Minute
+	// The gate stays closed for so long after an Envoy could not write a line, longer if it happens again and again. What is refused in that
+	// time is lost for certain, and what is risked afterwards is some estimates: so not much longer.
+	writeHoldFirst, writeHoldMost = 5 * time.Second, 30 * time.Second
 	// writeCalm is how long all must have gone well for that to be forgotten.
 	writeCalm = 10 * time.Minute
 	probeFile = ".weir-probe"

@@ -24,8 +24,7 @@ type Options struct {
 	BatchBytes    int64         // bytes of the log in a batch, or a little more; 64 MiB
 	BatchInterval time.Duration // how long a record waits for a batch to fill; 250 ms
 	Retries
-	DrainTimeout  time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
-	CheckInterval time.Duration // how often the book is asked for the position of a log with nothing to ship; 10 s
+	DrainTimeout time.Duration // how long [Shipper.Run] goes on after its context ended; 10 s
 
 	// OnAttempt is told of failed attempts, in the order of the log, at most once each in the life of a Shipper; after a restart those
 	// behind the book's position come again. It must return quickly. May be nil.
@@ -37,13 +36,16 @@ type Options struct {
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
+	Clock      func() time.Time      // nil means time.Now
 }
 
-// Retries say when a call of the book has failed, and when it is tried again. Zero values mean the defaults.
+// Retries say when a call of the book has failed, when it is tried again, and how far its answers are trusted. Zero values mean the defaults.
 type Retries struct {
 	PostTimeout time.Duration // for one call of the book; 30 s
 	RetryMin    time.Duration // wait after a first failure; 100 ms
 	RetryMax    time.Duration // longest wait between two attempts; 5 s
+
+	CheckInterval time.Duration // how often the book is asked for the position of a log with nothing to ship; 10 s
 }
 
 func (o *Options) setDefaults() {
@@ -74,6 +76,15 @@ func (o *Options) setDefaults() {
 	if o.Estimator == nil {
 		o.Estimator = NewEstimator()
 	}
+	o.Clock = clockOr(o.Clock)
+}
+
+// clockOr returns the clock, or the system's when there is none.
+func clockOr(clock func() time.Time) func() time.Time {
+	if clock == nil {
+		return time.Now //nolint:forbidigo // the one place where the clock's default is named
+	}
+	return clock
 }
 
 // Shipper follows the logs in a directory and posts what they tell to a [Book]: every exchange once, in the order of its log.
@@ -145,7 +156,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	for ctx.Err() == nil {
-		if s.step(work, time.Now()) { //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		if s.step(work, s.o.Clock()) {
 			continue
 		}
 		poll.Reset(s.o.Poll)
@@ -167,7 +178,7 @@ func (s *Shipper) drain(ctx context.Context) error {
 	poll := time.NewTicker(min(s.o.Poll, s.o.RetryMin))
 	defer poll.Stop()
 	for {
-		busy := s.step(ctx, time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		busy := s.step(ctx, s.o.Clock())
 		left := int64(0)
 		for _, f := range s.files {
 			left += f.lag(f.target)

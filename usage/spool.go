@@ -59,6 +59,7 @@ type SpoolOptions struct {
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
+	Clock      func() time.Time      // nil means time.Now
 
 	interval time.Duration // between two looks
 	volume   func(dir string) (volume, error)
@@ -72,6 +73,7 @@ func (o *SpoolOptions) setDefaults() {
 	o.MaxBytes = cmp.Or(o.MaxBytes, DefaultMaxBytes)
 	o.Flush = cmp.Or(o.Flush, 100*time.Millisecond)
 	o.interval = cmp.Or(o.interval, time.Second)
+	o.Clock = clockOr(o.Clock)
 	if o.Writers == nil {
 		o.Writers = func() []LogWriter { return nil }
 	}
@@ -124,7 +126,7 @@ func NewSpool(o SpoolOptions) *Spool {
 		o: o, log: o.Logger.With("dir", o.Dir), metrics: newSpoolMetrics(o.Registerer),
 		stems: make(map[string]*stem), failures: make(map[string]int64), warned: make(map[string]bool),
 	}
-	now := time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
+	now := s.o.Clock()
 	if d, err := s.scan(); err == nil {
 		s.measure(d, now)
 	}
@@ -140,7 +142,7 @@ func (s *Spool) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.o.interval)
 	defer tick.Stop()
 	for {
-		s.look(ctx, time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		s.look(ctx, s.o.Clock())
 		select {
 		case <-ctx.Done():
 			return nil

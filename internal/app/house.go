@@ -38,6 +38,9 @@ func (p *processor) keepHouse(ctx context.Context) error {
 // tidy does each piece of work whether or not the others succeed. What fails is tried again in an hour.
 func (p *processor) tidy(ctx context.Context, letters prometheus.Gauge) {
 	now := time.Now()
+	if p.cfg.Clock != nil {
+		now = p.cfg.Clock()
+	}
 	failed := func(what string, err error) {
 		if err != nil && ctx.Err() == nil {
 			p.log.Warn("could not look after the tables", "what", what, "err", err)

@@ -49,6 +49,7 @@ func (p *processor) openBooks(ctx context.Context) error {
 		Estimator:     guess,
 		Logger:        p.log,
 		Registerer:    p.registry,
+		Clock:         p.cfg.Clock,
 	})
 	return nil
 }

@@ -102,6 +102,7 @@ func newProcessor(cfg config.Config, s *store.Store, log *slog.Logger) *processo
 	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
 	p.spool = p.newSpool()
 	p.engine = policy.New(policy.Options{
+		Clock:           cfg.Clock,
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,

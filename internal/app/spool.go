@@ -27,6 +27,7 @@ func (p *processor) newSpool() *usage.Spool {
 		Flush:       envoy.LogFlush,
 		Logger:      p.log,
 		Registerer:  p.registry,
+		Clock:       p.cfg.Clock,
 	})
 }
 

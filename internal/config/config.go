@@ -34,6 +34,8 @@ type Config struct {
 
 	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. No key of the file sets it; only weir dev does.
 	Dev bool `yaml:"-"`
+	// Clock tells the time of day; nil means time.Now. Tests of what a clock that is set does to the books give another.
+	Clock func() time.Time `yaml:"-" json:"-"`
 }
 
 // Gateway is where clients connect.

@@ -42,7 +42,8 @@ type attempt struct {
 type exchange struct {
 	rows     []row
 	sent     *sent
-	attempts []attempt // in order of arrival
+	attempts []attempt       // in order of arrival
+	ahead    []time.Duration // that the clock may have been when it was admitted
 }
 
 // last is the attempt whose answer the client got, if any got through.
@@ -91,10 +92,12 @@ func (e *exchange) facts(r *row) error {
 		return fmt.Errorf("its row has %d bytes of request; sent were %d", r.request, len(s.body))
 	}
 	const slack = time.Second // the processor rounds, and stamps behind the first byte
-	if r.ts.Before(s.began.Add(-slack)) || r.ts.After(s.ended.Add(slack)) {
-		return fmt.Errorf("its row is of %v; it was sent at %v and ended at %v", r.ts, s.began, s.ended)
+	for _, ahead := range e.ahead {
+		if ts := r.ts.Add(-ahead); ts.After(s.began.Add(-slack)) && ts.Before(s.ended.Add(slack)) {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("its row is of %v; it was sent at %v and ended at %v; the clock was ahead by %v", r.ts, s.began, s.ended, e.ahead)
 }
 
 // tokens checks the tokens: those of the provider, or none, or an estimate where nothing else was possible.
@@ -157,22 +160,28 @@ const flushSlack = envoy.LogFlush + 200*time.Millisecond
 
 // near says whether the exchange was under way, or just over, in a span.
 func (e *exchange) near(spans []span) bool {
-	began, ended := e.when()
-	for _, s := range spans {
-		if began.Before(s.to) && (ended.IsZero() || ended.After(s.from.Add(-flushSlack))) {
-			return true
+	for _, life := range e.lives() {
+		for _, s := range spans {
+			if life.from.Before(s.to) && (life.to.IsZero() || life.to.After(s.from.Add(-flushSlack))) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// when returns the life of an exchange; the end is zero when nobody saw it.
-func (e *exchange) when() (began, ended time.Time) {
+// lives returns when the exchange may have been under way; an end is zero when nobody saw it. There is more than one possibility when all
+// that is known of it is what a clock said that was set.
+func (e *exchange) lives() []span {
 	if e.sent != nil {
-		return e.sent.began, e.sent.ended
+		return []span{{from: e.sent.began, to: e.sent.ended}}
 	}
 	if a := e.last(); a != nil {
-		return a.Time, time.Time{}
+		return []span{{from: a.Time}}
 	}
-	return e.rows[0].ts, time.Time{}
+	var lives []span
+	for _, ahead := range e.ahead {
+		lives = append(lives, span{from: e.rows[0].ts.Add(-ahead)})
+	}
+	return lives
 }

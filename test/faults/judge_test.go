@@ -23,6 +23,7 @@ var (
 // answered is the evidence of an exchange that went well.
 func answered() *exchange {
 	return &exchange{
+		ahead: []time.Duration{0},
 		rows: []row{{
 			exchange: one, ts: noon, key: 1, channel: 7, model: "m", status: usage.StatusOK, httpStatus: 200, attempts: 1,
 			tokens: served, request: 4, response: 20,
@@ -54,9 +55,13 @@ func TestJudge(t *testing.T) {
 		"estimated since nothing was reported": {
 			func(e *exchange) { e.sent.silent, e.rows[0].estimated, e.rows[0].tokens.Output = true, true, 6 }, "",
 		},
-		"another channel":          {func(e *exchange) { e.rows[0].channel = 8 }, "names channel 8"},
-		"another model":            {func(e *exchange) { e.rows[0].model = "n" }, "of model n"},
-		"another time":             {func(e *exchange) { e.rows[0].ts = noon.Add(time.Hour) }, "its row is of"},
+		"another channel":                 {func(e *exchange) { e.rows[0].channel = 8 }, "names channel 8"},
+		"another model":                   {func(e *exchange) { e.rows[0].model = "n" }, "of model n"},
+		"another time":                    {func(e *exchange) { e.rows[0].ts = noon.Add(time.Hour) }, "its row is of"},
+		"another time, as the clock said": {func(e *exchange) { e.rows[0].ts, e.ahead = noon.Add(time.Hour), []time.Duration{0, time.Hour} }, ""},
+		"another time than the clock said": {
+			func(e *exchange) { e.rows[0].ts, e.ahead = noon.Add(time.Hour), []time.Duration{0, -time.Hour} }, "its row is of",
+		},
 		"another status":           {func(e *exchange) { e.rows[0].status = usage.StatusTimeout }, "the client got 200"},
 		"another length of answer": {func(e *exchange) { e.rows[0].response = 21 }, "the client got 200"},
 		"another length of body":   {func(e *exchange) { e.rows[0].request = 5 }, "bytes of request"},
@@ -104,7 +109,7 @@ func trialOf(e *exchange) (*trial, []row) {
 	for _, a := range e.attempts {
 		l.Exchanges[one.String()] = append(l.Exchanges[one.String()], a.Attempt)
 	}
-	t := &trial{ledgers: map[*provider]fake.Snapshot{p: l}}
+	t := &trial{ledgers: map[*provider]fake.Snapshot{p: l}, ahead: []time.Duration{0}}
 	if e.sent != nil {
 		t.sent = append(t.sent, e.sent)
 	}

@@ -27,13 +27,16 @@ const (
 	CutDatabase    Kind = "cut-database"    // all connections to Postgres are reset
 	RollBack       Kind = "roll-back"       // Postgres is replaced by the base backup from the beginning of the round
 	FillDisk       Kind = "fill-disk"       // the volume of the logs has no byte left, for a while
+	ClockStep      Kind = "clock-step"      // the processor's clock is set wrong, for a while: by seconds or by months, ahead or behind
+	Midnight       Kind = "midnight"        // it is set to the last moment of the day, for a while
+	MonthEnd       Kind = "month-end"       // it is set to the last moment of the month, for a while
 )
 
 // Kinds are all kinds of faults.
 func Kinds() []Kind {
 	return []Kind{
 		KillProcessor, TermProcessor, KillEnvoy, StopPostgres, CrashPostgres, KillPostgres, FreezePostgres, DropReply, DropCommit,
-		CutDatabase, RollBack, FillDisk,
+		CutDatabase, RollBack, FillDisk, ClockStep, Midnight, MonthEnd,
 	}
 }
 
@@ -90,6 +93,7 @@ type Fault struct {
 	At    time.Duration // after the beginning of the load
 	For   time.Duration // how long it lasts
 	Count int           // how many commits are dropped
+	Step  time.Duration // by how much a clock is set
 }
 
 // String is how a fault is printed: "kill-processor@1.2s+300ms".
@@ -98,6 +102,9 @@ func (f Fault) String() string {
 	switch {
 	case f.Kind.lasts():
 		s += fmt.Sprintf("+%v", f.For)
+		if f.Kind == ClockStep {
+			s += fmt.Sprintf("(%v)", f.Step)
+		}
 	case f.Count > 0:
 		s += fmt.Sprintf("×%d", f.Count)
 	}
@@ -116,9 +123,15 @@ func drawFaults(r *rand.Rand, kinds []Kind, load time.Duration) []Fault {
 		case DropReply, DropCommit:
 			f.Count = 1 + r.IntN(3)
 		case RollBack:
-			if has(faults, RollBack) {
-				continue // there is one backup
+			if has(faults, RollBack) || has(faults, FillDisk) {
+				continue // there is one backup; and on a full disk logs go as soon as they are shipped, so that a roll-back may lose them
 			}
+		case FillDisk:
+			if has(faults, RollBack) {
+				continue
+			}
+		case ClockStep:
+			f.Step = drawStep(r)
 		}
 		faults = append(faults, f)
 	}

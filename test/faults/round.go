@@ -39,6 +39,7 @@ func Run(t testing.TB, o Options) (verdict string) {
 // round runs one round.
 func (w *world) round(ctx context.Context, number int) (Tally, error) {
 	began := time.Now()
+	w.ahead = []time.Duration{0}
 	faults := drawFaults(rand.New(rand.NewPCG(w.Seed, uint64(number)<<16)), w.Kinds, w.Load)
 	if has(faults, RollBack) {
 		if err := w.db.takeBackup(ctx); err != nil {
@@ -55,6 +56,7 @@ func (w *world) round(ctx context.Context, number int) (Tally, error) {
 	if err != nil {
 		return Tally{}, fmt.Errorf("inject faults: %w", err)
 	}
+	t.ahead = w.ahead
 	probes, err := w.settle(ctx)
 	t.sent = append(t.sent, probes...)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -80,8 +81,9 @@ type trial struct {
 	ledgers   map[*provider]fake.Snapshot
 	lost      []span // in which lines of the log may have been lost
 	before    map[uuid.UUID]row
-	mayRefuse bool // there was no processor, or no Envoy, for a while
-	mayCut    bool // there was no Envoy
+	mayRefuse bool            // there was no processor, or no Envoy, for a while
+	mayCut    bool            // there was no Envoy
+	ahead     []time.Duration // that the processor's clock was, at one time or another; at least 0
 }
 
 // hear compares the rows with everything else and returns what the round came to, and the rows that it has found right.
@@ -212,7 +214,7 @@ func (t *trial) gather(rows []row) (map[uuid.UUID]*exchange, error) {
 	}
 	for _, r := range rows {
 		e := of(r.exchange)
-		e.rows = append(e.rows, r)
+		e.rows, e.ahead = append(e.rows, r), t.ahead
 	}
 	for _, s := range t.sent {
 		if s.exchange == uuid.Nil {

@@ -32,11 +32,13 @@ type Options struct {
 }
 
 // configuration is how the processor differs from its defaults: whatever waits for long, waits for less, so that in each round leases end,
-// and logs are rotated and deleted. Logs must stay for longer than from a base backup to the end of its round.
+// and logs are rotated and deleted. Logs must stay for longer than from a base backup to the end of its round. No row is old enough to be
+// dropped, but for a processor whose clock is wrong.
 const configuration = `
 usage:
   batch_interval: 100ms
   lease: 3s
+  retention: 744h
   log: {rotate_bytes: 65536, rotate_age: 2s, keep: 30s}
 `
 
@@ -47,6 +49,8 @@ type world struct {
 	rig       *rig.Rig
 	db        *database
 	proxy     *proxy
+	clock     *clock
+	ahead     []time.Duration // that the clock was set to in this round
 	keeper    *keeper
 	disk      *disk // nil when no fault needs it
 	providers []*provider
@@ -79,7 +83,14 @@ func newWorld(t testing.TB, o Options) *world {
 			}
 		})
 	}
-	w.rig = rig.Start(t, rig.Options{Production: true, Config: configuration, Dir: dir, DSN: w.db.dsn(w.proxy.addr())})
+	clockFile := filepath.Join(dir, "clock")
+	w.clock, err = openClock(clockFile)
+	check(t, err)
+	self, err := os.Executable()
+	check(t, err)
+	w.rig = rig.Start(t, rig.Options{
+		Production: true, Config: configuration, Dir: dir, DSN: w.db.dsn(w.proxy.addr()), Serve: []string{self, serveCommand, clockFile},
+	})
 	w.furnish()
 	w.keeper = keep(w.rig)
 	t.Cleanup(w.keeper.stop)
@@ -161,6 +172,8 @@ func (w *world) begin(ctx context.Context, f Fault) error {
 		return w.db.rollBack(ctx)
 	case FillDisk:
 		return w.disk.fill()
+	case ClockStep, Midnight, MonthEnd:
+		w.setClock(f)
 	}
 	return nil
 }
@@ -179,6 +192,8 @@ func (w *world) end(ctx context.Context, k Kind) error {
 		w.db.thaw()
 	case FillDisk:
 		return w.disk.clear()
+	case ClockStep, Midnight, MonthEnd:
+		w.clock.set(0)
 	}
 	return nil
 }

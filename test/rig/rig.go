@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,8 @@ type Options struct {
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
 	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
+	// Serve, with Production, is a program that does what "weir serve" does, and its first arguments; nil means weir itself.
+	Serve []string
 
 	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
 	DSN string // an empty database; empty means one of the server that the tests share
@@ -129,7 +132,11 @@ func (r *Rig) StartProcessor() {
 func (r *Rig) LaunchProcessor() (*child.Process, error) {
 	cmd := exec.Command(r.binary, app.DevProcessorCommand, r.Dir, strconv.Itoa(r.port))
 	if r.o.Production {
-		cmd = exec.Command(r.binary, "serve", "--config", r.configFile())
+		program := []string{r.binary}
+		if r.o.Serve != nil {
+			program = r.o.Serve
+		}
+		cmd = exec.Command(program[0], append(slices.Clone(program[1:]), "serve", "--config", r.configFile())...)
 	}
 	cmd.Env = append(os.Environ(), "DATABASE_URL="+r.DSN, "WEIR_ADMIN_TOKEN="+AdminToken,
 		"WEIR_SECRET_KEY_FILE="+filepath.Join(r.Dir, "secret.key"))

@@ -48,7 +48,7 @@ func (p *processor) tidy(ctx context.Context, letters prometheus.Gauge) {
 	}
 	failed("make partitions of weir.usage", p.store.EnsurePartitions(ctx, now))
 	if keep := p.cfg.Usage.Retention; keep > 0 {
-		n, err := p.store.DropPartitions(ctx, now.Add(-keep))
+		n, err := p.store.Retain(ctx, now, keep)
 		failed("drop old partitions of weir.usage", err)
 		if n > 0 {
 			p.log.Info("dropped old days of weir.usage", "days", n)

@@ -87,6 +87,19 @@ func (s *Store) ensurePartition(ctx context.Context, day time.Time) error {
 	})
 }
 
+// Retain deletes the rows of the UTC days that ended so long ago or longer, as [Store.DropPartitions] does. By now, or by the clock of
+// Postgres if that says less: what is gone is gone, and a clock that was set wrong must not take everything with it.
+func (s *Store) Retain(ctx context.Context, now time.Time, keep time.Duration) (dropped int, err error) {
+	var theirs time.Time
+	if err := s.pool.QueryRow(ctx, `select now()`).Scan(&theirs); err != nil {
+		return 0, fmt.Errorf("ask postgres for the time: %w", err)
+	}
+	if theirs.Before(now) {
+		now = theirs
+	}
+	return s.DropPartitions(ctx, now.Add(-keep))
+}
+
 // dropLockTimeout bounds how long those who write wait behind a partition to be dropped, which waits for those who read.
 const dropLockTimeout = `2s`
 

@@ -123,6 +123,26 @@ func TestManyRowsOfTheDefaultPartitionMove(t *testing.T) {
 	}
 }
 
+func TestRetainGoesByTheClockThatIsBehind(t *testing.T) {
+	s := migrated(t)
+	if err := s.EnsurePartitions(t.Context(), noon().AddDate(0, 0, -50)); err != nil {
+		t.Fatal(err)
+	}
+	const day = 24 * time.Hour
+	mustPost(t, s, batch(uuid.New(), 0, record(t, noon().AddDate(0, 0, -50)), record(t, noon().AddDate(0, 0, -45)), record(t, noon())))
+	for _, c := range []struct {
+		ahead time.Duration // of the processor's clock
+		left  int64
+	}{{-20 * day, 3}, {-8 * day, 2}, {1000 * day, 1}} {
+		if _, err := s.Retain(t.Context(), noon().Add(c.ahead), 40*day); err != nil {
+			t.Fatal(err)
+		}
+		if n := query[int64](t, s, `select count(*) from weir.usage`); n != c.left {
+			t.Errorf("a clock that is %v ahead leaves %d rows, want %d", c.ahead, n, c.left)
+		}
+	}
+}
+
 func TestDropPartitionsKeepsTheSums(t *testing.T) {
 	s := migrated(t)
 	if err := s.EnsurePartitions(t.Context(), noon().AddDate(0, 0, -5)); err != nil {

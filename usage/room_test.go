@@ -150,7 +150,12 @@ func TestGateClosesWhenEnvoyCouldNotWriteAndOpensWhenTheVolumeTakesWrites(t *tes
 	if _, err := os.Stat(h.path(probeFile)); err == nil {
 		t.Error("the probe was left behind")
 	}
-	e.failures = 1 // an Envoy that was started anew, and failed at once; the gate stays closed for longer
+	e.failures = 0 // an Envoy that was started anew
+	h.pass(time.Second)
+	if h.spool.Denial() != nil {
+		t.Fatal("closed, since an Envoy counts from zero again")
+	}
+	e.failures = 1 // it failed soon; the gate stays closed for longer
 	h.pass(time.Second)
 	h.pass(7 * time.Second)
 	if h.spool.Denial() == nil {

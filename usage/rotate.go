@@ -45,12 +45,12 @@ func (s *Spool) ask(ctx context.Context, now time.Time) map[string]LogWriter {
 		answering[name.stem] = w
 		before, known := s.failures[log]
 		s.failures[log] = n
+		if n < before { // another Envoy
+			before = 0
+		}
 		switch {
 		case !known && n > 0:
 			s.log.Warn("a usage log could not be written to before this processor started; exchanges may be missing in it", "log", log, "failures", n)
-		case known && n < before: // another Envoy
-			before = 0
-			fallthrough
 		case known && n > before:
 			s.writesFailed(log, n-before, now)
 		}
@@ -104,11 +104,8 @@ func (s *Spool) due(st *stem, active os.FileInfo, now time.Time) bool {
 	if active.Size() == 0 {
 		return false
 	}
-	if st.born.IsZero() {
-		st.born = now
-		if t := active.ModTime(); t.Before(now) {
-			st.born = t
-		}
+	if st.born.IsZero() { // told from now, whose monotonic clock goes on when the time of day is set
+		st.born = now.Add(-max(now.Sub(active.ModTime()), 0))
 	}
 	return active.Size() >= s.o.RotateBytes || now.Sub(st.born) >= s.o.RotateAge
 }

@@ -154,9 +154,9 @@ type span struct {
 	from, to time.Time
 }
 
-// flushSlack is how long before an Envoy's death an exchange may have ended whose line died with it: the flush interval, and some more for
-// a client that is slow to see the end.
-const flushSlack = envoy.LogFlush + 200*time.Millisecond
+// flushSlack is how long before an Envoy's death an exchange may have ended whose line died with it: the flush interval, and some more since
+// on a busy machine a flush has been seen to be late by a quarter of a second.
+const flushSlack = envoy.LogFlush + 700*time.Millisecond
 
 // near says whether the exchange was under way, or just over, in a span.
 func (e *exchange) near(spans []span) bool {

@@ -18,6 +18,7 @@ const (
 	KillProcessor  Kind = "kill-processor"  // SIGKILL; started again after a while
 	TermProcessor  Kind = "term-processor"  // SIGTERM, as a rolling restart does
 	KillEnvoy      Kind = "kill-envoy"      // SIGKILL; started again after a while
+	FreezeEnvoy    Kind = "freeze-envoy"    // SIGSTOP, SIGCONT after a while: leases end, and lines come all the same
 	StopPostgres   Kind = "stop-postgres"   // a fast shutdown, and a start after a while
 	CrashPostgres  Kind = "crash-postgres"  // SIGQUIT, an immediate shutdown: the next start recovers
 	KillPostgres   Kind = "kill-postgres"   // SIGKILL of the postmaster alone, then as CrashPostgres
@@ -26,6 +27,7 @@ const (
 	DropCommit     Kind = "drop-commit"     // the connection is lost just before a batch would be committed
 	CutDatabase    Kind = "cut-database"    // all connections to Postgres are reset
 	RollBack       Kind = "roll-back"       // Postgres is replaced by the base backup from the beginning of the round
+	Forget         Kind = "forget"          // as RollBack, once exchanges that a killed Envoy was in the middle of have become unresolved
 	FillDisk       Kind = "fill-disk"       // the volume of the logs has no byte left, for a while
 	ClockStep      Kind = "clock-step"      // the processor's clock is set wrong, for a while: by seconds or by months, ahead or behind
 	Midnight       Kind = "midnight"        // it is set to the last moment of the day, for a while
@@ -35,8 +37,8 @@ const (
 // Kinds are all kinds of faults.
 func Kinds() []Kind {
 	return []Kind{
-		KillProcessor, TermProcessor, KillEnvoy, StopPostgres, CrashPostgres, KillPostgres, FreezePostgres, DropReply, DropCommit,
-		CutDatabase, RollBack, FillDisk, ClockStep, Midnight, MonthEnd,
+		KillProcessor, TermProcessor, KillEnvoy, FreezeEnvoy, StopPostgres, CrashPostgres, KillPostgres, FreezePostgres, DropReply, DropCommit,
+		CutDatabase, RollBack, Forget, FillDisk, ClockStep, Midnight, MonthEnd,
 	}
 }
 
@@ -58,12 +60,18 @@ func ParseKinds(list string) ([]Kind, error) {
 }
 
 // losesLines says whether lines of the log that are not on the disk yet may be lost with the fault.
-func (k Kind) losesLines() bool { return k == KillEnvoy || k == FillDisk }
+func (k Kind) losesLines() bool { return k.killsEnvoy() || k == FillDisk }
+
+// killsEnvoy says whether clients may be cut off.
+func (k Kind) killsEnvoy() bool { return k == KillEnvoy || k == Forget }
+
+// rollsBack says whether the database comes to be as it was at the beginning of the round.
+func (k Kind) rollsBack() bool { return k == RollBack || k == Forget }
 
 // refuses says whether requests may be refused while the fault lasts.
 func (k Kind) refuses() bool {
 	switch k {
-	case KillProcessor, TermProcessor, KillEnvoy, FillDisk:
+	case KillProcessor, TermProcessor, KillEnvoy, FreezeEnvoy, Forget, FillDisk:
 		return true
 	}
 	return false
@@ -72,7 +80,7 @@ func (k Kind) refuses() bool {
 // stopsPostgres says whether a processor that starts meanwhile finds no database.
 func (k Kind) stopsPostgres() bool {
 	switch k {
-	case StopPostgres, CrashPostgres, KillPostgres, FreezePostgres, CutDatabase, RollBack:
+	case StopPostgres, CrashPostgres, KillPostgres, FreezePostgres, CutDatabase, RollBack, Forget:
 		return true
 	}
 	return false
@@ -81,7 +89,7 @@ func (k Kind) stopsPostgres() bool {
 // lasts says whether the fault has an end of its own.
 func (k Kind) lasts() bool {
 	switch k {
-	case DropReply, DropCommit, CutDatabase, RollBack:
+	case DropReply, DropCommit, CutDatabase, RollBack, Forget:
 		return false
 	}
 	return true
@@ -122,12 +130,12 @@ func drawFaults(r *rand.Rand, kinds []Kind, load time.Duration) []Fault {
 		switch f.Kind {
 		case DropReply, DropCommit:
 			f.Count = 1 + r.IntN(3)
-		case RollBack:
-			if has(faults, RollBack) || has(faults, FillDisk) {
+		case RollBack, Forget:
+			if slices.ContainsFunc(faults, func(f Fault) bool { return f.Kind.rollsBack() || f.Kind == FillDisk }) {
 				continue // there is one backup; and on a full disk logs go as soon as they are shipped, so that a roll-back may lose them
 			}
 		case FillDisk:
-			if has(faults, RollBack) {
+			if slices.ContainsFunc(faults, func(f Fault) bool { return f.Kind.rollsBack() }) {
 				continue
 			}
 		case ClockStep:
@@ -141,10 +149,6 @@ func drawFaults(r *rand.Rand, kinds []Kind, load time.Duration) []Fault {
 
 func between(r *rand.Rand, from, to time.Duration) time.Duration {
 	return (from + time.Duration(r.Int64N(int64(to-from)))).Round(time.Millisecond)
-}
-
-func has(faults []Fault, k Kind) bool {
-	return slices.ContainsFunc(faults, func(f Fault) bool { return f.Kind == k })
 }
 
 // event is the beginning or the end of a fault.

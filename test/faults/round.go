@@ -26,7 +26,7 @@ func Run(t testing.TB, o Options) (verdict string) {
 	w := newWorld(t, o)
 	var total Tally
 	for i := 1; i <= o.Rounds; i++ {
-		tally, err := w.round(t.Context(), i)
+		tally, err := w.round(t.Context(), i, drawFaults(rand.New(rand.NewPCG(w.Seed, uint64(i)<<16)), w.Kinds, w.Load))
 		total.add(tally)
 		if err != nil {
 			t.Errorf("round %d: %v", i, err)
@@ -37,19 +37,18 @@ func Run(t testing.TB, o Options) (verdict string) {
 }
 
 // round runs one round.
-func (w *world) round(ctx context.Context, number int) (Tally, error) {
+func (w *world) round(ctx context.Context, number int, faults []Fault) (Tally, error) {
 	began := time.Now()
 	w.ahead = []time.Duration{0}
-	faults := drawFaults(rand.New(rand.NewPCG(w.Seed, uint64(number)<<16)), w.Kinds, w.Load)
-	if has(faults, RollBack) {
-		if err := w.db.takeBackup(ctx); err != nil {
-			return Tally{}, err
-		}
-	}
 	t := &trial{before: w.judged}
 	for _, f := range faults {
-		t.mayCut = t.mayCut || f.Kind == KillEnvoy
+		t.mayCut = t.mayCut || f.Kind.killsEnvoy()
 		t.mayRefuse = t.mayRefuse || f.Kind.refuses()
+		if f.Kind.rollsBack() {
+			if err := w.db.takeBackup(ctx); err != nil {
+				return Tally{}, err
+			}
+		}
 	}
 	var err error
 	t.sent, t.lost, err = w.ordeal(ctx, number, faults)
@@ -122,9 +121,16 @@ func (w *world) play(ctx context.Context, events []event) (lost []span, err erro
 			lost = closed(lost, e.fault.Kind)
 		} else {
 			if e.fault.Kind.losesLines() {
-				lost = append(lost, span{by: e.fault.Kind, from: time.Now()})
+				from := time.Now()
+				if e.fault.Kind.killsEnvoy() && !w.frozen.IsZero() {
+					from = w.frozen // one that stood still has flushed nothing since
+				}
+				lost = append(lost, span{by: e.fault.Kind, from: from})
 			}
 			err = w.begin(ctx, e.fault)
+			if e.fault.Kind.killsEnvoy() { // what comes later finds no Envoy
+				lost[len(lost)-1].to = w.killed
+			}
 		}
 		if err != nil {
 			return lost, fmt.Errorf("%s: %w", e.fault.Kind, err)

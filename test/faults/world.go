@@ -4,6 +4,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,6 +57,8 @@ type world struct {
 	providers []*provider
 	load      load
 	envoyDown bool
+	frozen    time.Time // when Envoy was; zero: it is not
+	killed    time.Time // when Envoy was, the last time
 	judged    map[uuid.UUID]row
 }
 
@@ -150,9 +153,11 @@ func (w *world) begin(ctx context.Context, f Fault) error {
 	case TermProcessor:
 		w.keeper.signal(syscall.SIGTERM, f.For)
 	case KillEnvoy:
-		if !w.envoyDown {
-			w.rig.KillEnvoy()
-			w.envoyDown = true
+		w.killEnvoy()
+	case FreezeEnvoy:
+		_ = syscall.Kill(w.rig.EnvoyPID(), syscall.SIGSTOP) // it may be dead
+		if w.frozen.IsZero() {
+			w.frozen = time.Now()
 		}
 	case StopPostgres:
 		return w.db.stop()
@@ -170,10 +175,47 @@ func (w *world) begin(ctx context.Context, f Fault) error {
 		w.proxy.cutAll()
 	case RollBack:
 		return w.db.rollBack(ctx)
+	case Forget:
+		return w.forget(ctx)
 	case FillDisk:
 		return w.disk.fill()
 	case ClockStep, Midnight, MonthEnd:
 		w.setClock(f)
+	}
+	return nil
+}
+
+func (w *world) killEnvoy() {
+	if !w.envoyDown {
+		w.rig.KillEnvoy()
+		w.envoyDown, w.killed, w.frozen = true, time.Now(), time.Time{}
+	}
+}
+
+// forget kills Envoy, and has the database forget what became of the exchanges that it was in the middle of. With other faults around there
+// may be nothing to forget.
+func (w *world) forget(ctx context.Context) error {
+	w.killEnvoy()
+	w.rig.LaunchEnvoy()
+	w.envoyDown = false
+	const enough = 3 * time.Second
+	_ = within(enough, func() error { return w.someUnresolved(ctx) })
+	return w.db.rollBack(ctx)
+}
+
+// someUnresolved returns nil when some exchange is unresolved at the moment.
+func (w *world) someUnresolved(ctx context.Context) error {
+	conn, err := w.db.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing hangs on it
+	var some bool
+	if err := conn.QueryRow(ctx, `select exists (select from weir.unresolved where ts > now() - interval '1 minute')`).Scan(&some); err != nil {
+		return err
+	}
+	if !some {
+		return errors.New("no exchange is unresolved")
 	}
 	return nil
 }
@@ -186,6 +228,9 @@ func (w *world) end(ctx context.Context, k Kind) error {
 			w.rig.LaunchEnvoy()
 			w.envoyDown = false
 		}
+	case FreezeEnvoy:
+		_ = syscall.Kill(w.rig.EnvoyPID(), syscall.SIGCONT) // it may be dead
+		w.frozen = time.Time{}
 	case StopPostgres, CrashPostgres, KillPostgres:
 		return w.db.start(ctx)
 	case FreezePostgres:

@@ -111,3 +111,14 @@ faults: ## break everything around the books; ROUNDS, SEED; the last line is the
 	@go test -c -o .weir/test/faults ./test/faults
 	@cd test/faults && ../../.weir/test/faults -test.run '^TestFaults$$' -test.timeout 0 \
 		-faults.rounds $(ROUNDS) -faults.seed $(SEED) $(FAULTS)
+
+# How long Postgres is away in make outage, and how many requests a second come all the same.
+OUTAGE ?= 1m
+RATE ?= 1000
+
+.PHONY: outage
+outage: export WEIR_REQUIRE_ALL = 1
+outage: ## stop Postgres for OUTAGE under RATE requests/s: none may fail, all rows must arrive
+	@mkdir -p .weir/test
+	@go test -c -o .weir/test/faults ./test/faults
+	@cd test/faults && ../../.weir/test/faults -test.run '^TestOutage$$' -test.timeout 0 -faults.outage $(OUTAGE) -faults.rate $(RATE)

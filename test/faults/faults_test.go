@@ -19,9 +19,11 @@ var (
 	kinds    = flag.String("faults.kinds", "", "kinds of faults, separated by commas; a minus before the first: all others; empty: all")
 	clients  = flag.Int("faults.clients", 8, "clients")
 	duration = flag.Duration("faults.load", 3*time.Second, "load of a round")
+	outage   = flag.Duration("faults.outage", 0, "how long Postgres is down in TestOutage; 0 leaves it out")
+	rate     = flag.Int("faults.rate", 1000, "requests a second of TestOutage")
 )
 
-// verdict is that of TestFaults.
+// verdict is that of TestFaults or TestOutage.
 var verdict string
 
 // TestMain makes the verdict the last line of the output. It also is the processor, which must be of this very program: see [clock].
@@ -61,6 +63,16 @@ func TestFaults(t *testing.T) {
 	fmt.Printf("faults: %d rounds of %v, seed %d, faults %v\n", o.Rounds, o.Load, o.Seed, o.Kinds)
 	verdict = "faults: FAIL the harness could not go on"
 	verdict = Run(t, o)
+}
+
+// TestOutage is what make outage runs.
+func TestOutage(t *testing.T) {
+	if *outage == 0 {
+		t.Log("run by: make outage")
+		return
+	}
+	verdict = "outage: FAIL the harness could not go on"
+	verdict = RunOutage(t, Outage{Down: *outage, Rate: *rate, Out: os.Stdout})
 }
 
 // shortKinds are the faults of TestFaultsShort: those that need no right to mount a disk.

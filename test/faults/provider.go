@@ -25,8 +25,13 @@ const (
 	failFirst = "Steer-Fail"
 )
 
-func newProvider(name string) *provider {
-	p := &provider{Provider: fake.New(fake.Options{Account: name})}
+// newProvider starts a provider. With totals, it remembers no single attempt.
+func newProvider(name string, totals bool) *provider {
+	o := fake.Options{Account: name}
+	if totals {
+		o.KeepAttempts = -1
+	}
+	p := &provider{Provider: fake.New(o)}
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for header, values := range r.Header {
 			if rest, ok := strings.CutPrefix(header, steerPrefix); ok {

@@ -98,6 +98,9 @@ func (w *world) ordeal(ctx context.Context, number int, faults []Fault) (all []*
 	go func() { done <- w.load.run(loading, number) }()
 	lost, err = w.play(ctx, timeline(faults))
 	stop()
+	if e := w.end(ctx, FreezeEnvoy); err == nil { // or clients would wait for their answers for ever
+		err = e
+	}
 	all = <-done
 	if e := w.heal(ctx); err == nil {
 		err = e

@@ -30,6 +30,7 @@ type Options struct {
 	Load    time.Duration // of a round
 	Clients int
 	Out     io.Writer // gets a line for each round
+	Plain   bool      // the processor works by its defaults, and the providers keep nothing but totals
 }
 
 // configuration is how the processor differs from its defaults: whatever waits for long, waits for less, so that in each round leases end,
@@ -91,8 +92,12 @@ func newWorld(t testing.TB, o Options) *world {
 	check(t, err)
 	self, err := os.Executable()
 	check(t, err)
+	config := configuration
+	if o.Plain {
+		config = ""
+	}
 	w.rig = rig.Start(t, rig.Options{
-		Production: true, Config: configuration, Dir: dir, DSN: w.db.dsn(w.proxy.addr()), Serve: []string{self, serveCommand, clockFile},
+		Production: true, Config: config, Dir: dir, DSN: w.db.dsn(w.proxy.addr()), Serve: []string{self, serveCommand, clockFile},
 	})
 	w.furnish()
 	w.keeper = keep(w.rig)
@@ -123,7 +128,7 @@ func (w *world) startDatabase(dir string) {
 func (w *world) furnish() {
 	w.t.Helper()
 	for _, name := range []string{"a", "b"} {
-		p := newProvider(name)
+		p := newProvider(name, w.Plain)
 		w.t.Cleanup(p.server.Close)
 		p.channel = w.rig.Channel(store.NewChannel{Name: name, BaseURL: p.server.URL + "/v1"}).ID
 		w.providers = append(w.providers, p)

@@ -285,7 +285,7 @@ func TestRunDrainsPastFailuresUntilItsDeadline(t *testing.T) {
 		want   string
 	}{
 		"short outage": {5 * time.Second, ""},
-		"long outage":  {time.Hour, "bytes are not in the database yet"},
+		"long outage":  {time.Hour, "bytes are left"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -42,11 +42,11 @@ const (
 	minBackOff      = time.Millisecond // between attempts
 )
 
-// While no processor serves its socket, as in a restart, a request waits for one: its decision is tried again, with pauses of up to
-// four times decisionPause less something by chance, until decisionTimeout is over. A processor that has begun to answer is not asked a
-// second time.
+// While no processor serves its socket, as in a restart, a request waits for one: its decision is tried again, with pauses of anything up to
+// four times decisionPause. These add up to 3.5 to 4.5 s, and so end before decisionTimeout. A processor that has begun to answer is not
+// asked a second time.
 const (
-	decisionRetries = 200
+	decisionRetries = 80
 	decisionPause   = 25 * time.Millisecond
 )
 

@@ -4,12 +4,14 @@ package envoy
 
 import (
 	"fmt"
+	"net/http"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-proxy/weir/policy"
 )
@@ -21,11 +23,11 @@ const ourDetails = "weir_"
 // taken. response.code_details are those of
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/response_code_details.
 var localReplies = []struct {
-	when   string // a CEL expression over the response
-	denial policy.Denial
+	when   string        // a CEL expression over the response
+	denial policy.Denial // its status is set where it is another than Envoy's own
 }{
-	{`response.code == 503 && response.code_details.contains("ext_proc")`, policy.Denial{
-		Type: "server_error", Code: "processor_unavailable", Message: "The gateway cannot decide on requests at the moment. Try again.",
+	{`(response.code == 503 || response.code == 504) && response.code_details.contains("ext_proc")`, policy.Denial{ // 504: it is late
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "processor_unavailable", Message: "The gateway cannot decide on requests at the moment. Try again.",
 	}},
 	{`response.code == 503 && (response.code_details == "no_healthy_upstream" || response.code_details == "cluster_not_found")`, policy.Denial{
 		Type: "server_error", Code: "no_channel", Message: "No channel can take this request at the moment. Try again later.",
@@ -67,6 +69,9 @@ func localReplyConfig() (*hcmv3.LocalReplyConfig, error) {
 		m, err := mapper(r.when, string(r.denial.Body()))
 		if err != nil {
 			return nil, err
+		}
+		if r.denial.Status != 0 {
+			m.StatusCode = wrapperspb.UInt32(uint32(r.denial.Status)) //nolint:gosec // a constant of three digits
 		}
 		out.Mappers = append(out.Mappers, m)
 	}

@@ -78,7 +78,7 @@ DATABASE_URL, WEIR_SECRET_KEY and WEIR_ADMIN_TOKEN come from the environment, or
 name. Where Postgres is down it waits, answers /readyz with 503, and refuses requests; a wrong password or database is an error.
 
 SIGTERM stops it: it decides on no more requests, waits for the lines of those in flight for processor.drain, ships the log, and says
-what it leaves on the disk. Requests that it has decided on go on in Envoy, and new ones wait there up to 5 s for the next processor,
+what it leaves on the disk. Requests that it has decided on go on in Envoy, and new ones wait there some 4 s for the next processor,
 so that stopping it and starting it again fails none. It may be started before the old one has stopped. A second SIGTERM ends it at
 once.`,
 			Example: "  weir serve --config /etc/weir/weir.yaml",

@@ -198,9 +198,27 @@ func TestAProcessorTakesOverFromAnother(t *testing.T) {
 	tr.end(t)
 }
 
+// A processor that is there and does not answer is no provider that is late.
+func TestAProcessorThatHangsIsUnavailable(t *testing.T) {
+	r := rig.Start(t, rig.Options{Production: true})
+	w := &world{Rig: r, provider: r.Provider(fake.Options{})}
+	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
+	w.key, _ = r.Key(store.NewKey{Name: "k"})
+	r.Settle()
+	signal(t, w.ProcessorPID(), syscall.SIGSTOP)
+	a := w.post(t, "/v1/chat/completions", hello)
+	signal(t, w.ProcessorPID(), syscall.SIGCONT)
+	if f := a.refusal(t); a.status != 503 || f.Code != "processor_unavailable" {
+		t.Errorf("got %d %+v", a.status, f)
+	}
+	if n := w.provider.Ledger().Totals().Requests; n != 0 {
+		t.Errorf("the provider got %d requests", n)
+	}
+}
+
 // The second signal does not wait for what the first has begun.
 func TestTheSecondSignalEndsAtOnce(t *testing.T) {
-	r := rig.Start(t, rig.Options{Production: true, Config: "processor: {drain: 1h}\n"})
+	r := rig.Start(t, rig.Options{Production: true, Drain: "1h"})
 	w := &world{Rig: r, provider: r.Provider(fake.Options{Behavior: fake.Behavior{Hang: true}})}
 	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
 	w.key, _ = r.Key(store.NewKey{Name: "k"})

@@ -5,6 +5,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -43,6 +44,7 @@ type Options struct {
 	// "weir dev" runs it, which lets x-fake-* headers through to the providers.
 	Production bool
 	Config     string
+	Drain      string // with Production: processor.drain; empty means its default
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
 	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
@@ -177,8 +179,8 @@ func (r *Rig) writeConfig() {
 	if r.o.Remote {
 		listen = r.far()
 	}
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nprocessor: {listen: %q}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
-		r.Dir, addr(r.port), listen, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nprocessor: {listen: %q, drain: %s}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), listen, cmp.Or(r.o.Drain, "1s"), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}

@@ -177,11 +177,13 @@ func TestConfigurationIsEverythingAtOneRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	push(t, s, PushedModule{Name: "guard", Wasm: module(1)})
+	a := attach(t, s, NewAttachment{Plugin: "guard", Tenant: "acme"})
 	got, err := s.Configuration(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Keys: []Key{k}, Channels: []Channel{ch}}
+	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Keys: []Key{k}, Channels: []Channel{ch}, Attachments: []Attachment{a}}
 	if diff := cmp.Diff(got, want, cmpopts.IgnoreFields(Configuration{}, "Revision")); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}

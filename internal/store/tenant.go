@@ -103,8 +103,8 @@ func (s *Store) SetTenant(ctx context.Context, ref string, c TenantChange) (Tena
 	return t, nil
 }
 
-// DeleteTenant deletes a tenant and its revoked keys. It returns an error wrapping [ErrInUse] while the tenant has keys that are
-// not revoked, or channels. Its rows of usage stay.
+// DeleteTenant deletes a tenant, its revoked keys and what is attached to it. It returns an error wrapping [ErrInUse] while the tenant has
+// keys that are not revoked, channels or plugins. Its rows of usage stay.
 func (s *Store) DeleteTenant(ctx context.Context, ref string) error {
 	err := s.change(ctx, func(tx pgx.Tx) error {
 		t, err := findTenant(ctx, tx, ref)
@@ -114,14 +114,18 @@ func (s *Store) DeleteTenant(ctx context.Context, ref string) error {
 		if t.Name == DefaultTenant {
 			return fmt.Errorf("tenant %q: %w: keys get it when no tenant is named", t.Name, ErrInUse)
 		}
-		var keys, channels int
+		var keys, channels, plugins int
 		err = tx.QueryRow(ctx, `select (select count(*) from weir.key where tenant_id = $1 and revoked is null),
-			(select count(*) from weir.channel where tenant_id = $1)`, t.ID).Scan(&keys, &channels)
+			(select count(*) from weir.channel where tenant_id = $1), (select count(*) from weir.plugin where tenant_id = $1)`,
+			t.ID).Scan(&keys, &channels, &plugins)
 		if err != nil {
 			return err
 		}
 		if keys > 0 || channels > 0 {
 			return fmt.Errorf("tenant %q: %w: it has %d keys that are not revoked and %d channels", t.Name, ErrInUse, keys, channels)
+		}
+		if plugins > 0 {
+			return fmt.Errorf("tenant %q: %w: it has %d plugins", t.Name, ErrInUse, plugins)
 		}
 		if _, err := tx.Exec(ctx, `delete from weir.key where tenant_id = $1`, t.ID); err != nil {
 			return err

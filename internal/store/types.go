@@ -65,6 +65,9 @@ type Configuration struct {
 	Tenants  []Tenant
 	Keys     []Key
 	Channels []Channel
+
+	// Attachments have the digests of their plugins; [Store.Wasm] has the modules.
+	Attachments []Attachment
 }
 
 // UsageRow is a row of weir.usage with the names of what its ids refer to (empty when that has been deleted).

@@ -218,7 +218,7 @@ func TestBadModulesAndSettingsAreRefused(t *testing.T) {
 	good := PluginSettings{Mode: PluginShadow}
 	for name, change := range map[string]func(*PluginSettings){
 		"place":  func(p *PluginSettings) { p.Place = maxPriority + 1 },
-		"config": func(p *PluginSettings) { p.Config = "{" },
+		"config": func(p *PluginSettings) { p.Config = "a\x00b" },
 		"grant":  func(p *PluginSettings) { p.Grants = []string{"no way"} },
 		"header": func(p *PluginSettings) { p.Headers = []string{"X-Upper"} },
 		"fuel":   func(p *PluginSettings) { p.Limits.Fuel = 1 },

@@ -16,7 +16,7 @@ const (
 	MaxModule = 16 << 20
 
 	maxSection     = 64 << 10 // of what a module says of itself
-	maxPluginJSON  = 256 << 10
+	maxConfig      = 256 << 10
 	maxGrants      = 16
 	maxHeaders     = 32
 	maxHeaderName  = 128
@@ -63,11 +63,11 @@ func checkSettings(s *PluginSettings) error {
 	if s.Place < -maxPriority || s.Place > maxPriority {
 		return invalid("place %d: it must be %d to %d", s.Place, -maxPriority, maxPriority)
 	}
-	if len(s.Config) > maxPluginJSON {
-		return invalid("config: it has %d bytes, at most %d", len(s.Config), maxPluginJSON)
+	if len(s.Config) > maxConfig {
+		return invalid("config: it has %d bytes, at most %d", len(s.Config), maxConfig)
 	}
-	if s.Config != "" && !storableJSON(s.Config) {
-		return invalid("config: it is not JSON")
+	if !utf8.ValidString(s.Config) || strings.Contains(s.Config, "\x00") {
+		return invalid("config: it must be a text, in UTF-8")
 	}
 	s.Grants, s.Headers = distinct(s.Grants), distinct(s.Headers)
 	if len(s.Grants) > maxGrants || len(s.Headers) > maxHeaders {

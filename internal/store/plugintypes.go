@@ -93,7 +93,7 @@ type PluginLimits struct {
 type PluginSettings struct {
 	Place    int // among the attachments of one scope: lower goes first, equal ones by id
 	Mode     PluginMode
-	Config   string   // JSON, as the plugin gets it; empty: none
+	Config   string   // as the plugin gets it, usually JSON; empty: none
 	Grants   []string // capabilities
 	Headers  []string // that the plugin is shown, in lower case
 	Body     bool     // it is shown the body too

@@ -31,7 +31,7 @@ create table weir.attachment (
     key_id          bigint references weir.key on delete cascade, -- null: of all keys
     place           int not null, -- among the attachments of one scope
     mode            text not null check (mode in ('closed', 'open', 'shadow')),
-    config          text not null, -- JSON, byte for byte as the plugin gets it; empty: none
+    config          text not null, -- byte for byte as the plugin gets it, usually JSON; empty: none
     grants          text[] not null,
     headers         text[] not null,
     body            boolean not null,

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/meter"
+)
+
+// Sections of a module: plugins/ABI.md, section 10.
+const (
+	sectionSchema = "weir.schema"
+	sectionAbout  = "weir.about"
+)
+
+// Refusal says why a plugin, or the way in which it is to be attached, cannot be used.
+type Refusal struct {
+	Reason string
+	hint   string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Reason }
+
+// Hint says what to do about it; it may be empty.
+func (r *Refusal) Hint() string { return r.hint }
+
+// InspectPlugin loads a module to see whether it works, without a configuration and with all capabilities, and returns what it says of itself: JSON, each empty if
+// it says nothing. Only a [*Refusal] is about the module.
+func (l *Loader) InspectPlugin(ctx context.Context, name string, wasm []byte) (about, schema string, err error) {
+	p, err := l.Host.Load(ctx, host.Source{Name: name, Wasm: wasm, Limits: l.limits(store.PluginLimits{}), Grants: host.Capabilities()})
+	if err != nil {
+		f, failed := errors.AsType[*host.Failure](err)
+		if !failed || f.Reason != host.Refused { // what wants a configuration works so far
+			return "", "", refusal(ctx, err)
+		}
+	} else if err := p.Close(); err != nil {
+		return "", "", err
+	}
+	m, err := meter.Instrument(wasm, meter.Limits{Bytes: store.MaxModule, MemoryPages: 1 << 16})
+	if err != nil {
+		return "", "", refusal(ctx, err)
+	}
+	return string(m.Custom[sectionAbout]), string(m.Custom[sectionSchema]), nil
+}
+
+// TryPlugin loads a module as an attachment would, to see whether it works. Only a [*Refusal] is about the plugin and the attachment.
+func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte) error {
+	known := host.Capabilities()
+	for _, g := range a.Grants {
+		if !slices.Contains(known, host.Capability(g)) {
+			return &Refusal{fmt.Sprintf("there is no capability %q to grant", g), fmt.Sprintf("there are: %s", join(known))}
+		}
+	}
+	for _, h := range a.Headers {
+		if !slices.Contains(l.Headers, h) {
+			return &Refusal{
+				fmt.Sprintf("the header %q does not come to the processor, so that no plugin can be shown it", h),
+				"name it in plugins.headers of weir.yaml and restart the processor, or do without",
+			}
+		}
+	}
+	p, err := l.Host.Load(ctx, l.source(&a, wasm))
+	if err != nil {
+		return refusal(ctx, err)
+	}
+	return p.Close()
+}
+
+func join(all []host.Capability) string {
+	names := make([]string, len(all))
+	for i, c := range all {
+		names[i] = string(c)
+	}
+	return strings.Join(names, ", ")
+}
+
+// refusal takes the hint out of an error of the host.
+func refusal(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if f, ok := errors.AsType[*host.Failure](err); ok {
+		return &Refusal{fmt.Sprintf("plugin %s: %s: %s", f.Plugin, f.Call, f.Detail), f.Hint()}
+	}
+	return &Refusal{Reason: err.Error()}
+}

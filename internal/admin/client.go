@@ -23,6 +23,9 @@ import (
 // clientTimeout leaves room for the test of a channel.
 const clientTimeout = probeTimeout + 5*time.Second
 
+// compileTimeout is for a large module on a busy machine.
+const compileTimeout = 2 * time.Minute
+
 // maxAnswer is in bytes; a page of 1000 rows of usage has some 600 kB.
 const maxAnswer = 64 << 20
 
@@ -32,6 +35,7 @@ type Client struct {
 	base  string
 	token store.Secret
 	http  *http.Client
+	slow  *http.Client // for what makes the server compile
 }
 
 // Unreachable is the error when nothing that speaks the API answers at a URL.
@@ -55,14 +59,13 @@ func NewClient(base string, token store.Secret) (*Client, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not a URL such as http://127.0.0.1:10001", base)
 	}
+	// A redirect would carry a provider's credential to somebody else.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{
 		base:  strings.TrimSuffix(strings.TrimRight(base, "/"), "/api/v1"),
 		token: token,
-		http: &http.Client{
-			Timeout: clientTimeout,
-			// A redirect would carry a provider's credential to somebody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		http:  &http.Client{Timeout: clientTimeout, CheckRedirect: stay},
+		slow:  &http.Client{Timeout: compileTimeout, CheckRedirect: stay},
 	}, nil
 }
 
@@ -85,10 +88,15 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.send(c.http, req, out)
+}
+
+func (c *Client) send(by *http.Client, req *http.Request, out any) error {
+	ctx := req.Context()
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	}
-	res, err := c.http.Do(req)
+	res, err := by.Do(req)
 	if err != nil {
 		return c.unreachable(ctx, err)
 	}

@@ -61,6 +61,29 @@ type UsageReader interface {
 	SumUsage(ctx context.Context, f store.UsageFilter, by []string) ([]store.UsageSum, error)
 }
 
+// PluginStore keeps plugins and their versions.
+type PluginStore interface {
+	Plugins(ctx context.Context) ([]store.Plugin, error)
+	Plugin(ctx context.Context, ref string) (store.Plugin, error)
+	PushPlugin(ctx context.Context, m store.PushedModule) (store.Plugin, error)
+	DeletePlugin(ctx context.Context, ref string) error
+}
+
+// AttachmentReader looks attachments up, and the modules of their plugins.
+type AttachmentReader interface {
+	Attachments(ctx context.Context) ([]store.Attachment, error)
+	Attachment(ctx context.Context, id store.AttachmentID) (store.Attachment, error)
+	Wasm(ctx context.Context, d store.Digest) ([]byte, error)
+}
+
+// AttachmentWriter changes attachments.
+type AttachmentWriter interface {
+	Attach(ctx context.Context, n store.NewAttachment) (store.Attachment, error)
+	SetAttachment(ctx context.Context, id store.AttachmentID, c store.AttachmentChange) (store.Attachment, error)
+	Detach(ctx context.Context, id store.AttachmentID) error
+	RollBack(ctx context.Context, r store.RollBack) (a store.Attachment, done bool, err error)
+}
+
 // Store is what the API stands on; *store.Store is one.
 type Store interface {
 	TenantReader
@@ -69,12 +92,23 @@ type Store interface {
 	KeyWriter
 	ChannelReader
 	ChannelWriter
+	PluginStore
+	AttachmentReader
+	AttachmentWriter
 	UsageReader
 }
 
 // ChannelTester asks a channel's provider whether the channel works. [Prober] does.
 type ChannelTester interface {
 	TestChannel(ctx context.Context, c store.Channel) ChannelTest
+}
+
+// PluginTester loads plugins to see whether they work. Its errors that have a method Hint() string are about the plugin, and are shown; *loader.Loader is one.
+type PluginTester interface {
+	// InspectPlugin looks at a module before it is stored, and returns what it says of itself and the schema of its configuration.
+	InspectPlugin(ctx context.Context, name string, wasm []byte) (about, schema string, err error)
+	// TryPlugin loads a module as an attachment would.
+	TryPlugin(ctx context.Context, a store.Attachment, wasm []byte) error
 }
 
 // Options are what [New] needs. All but Token are required.
@@ -86,6 +120,7 @@ type Options struct {
 	Version       string
 	Logger        *slog.Logger
 	ChannelTester ChannelTester
+	Plugins       PluginTester
 }
 
 // api holds the handlers.
@@ -138,6 +173,18 @@ func (a *api) routes() []route {
 		{"PATCH", "/api/v1/channels/{ref}", a.changeChannel},
 		{"DELETE", "/api/v1/channels/{ref}", a.deleteChannel},
 		{"POST", "/api/v1/channels/{ref}/test", a.testChannel},
+
+		{"GET", "/api/v1/plugins", a.listPlugins},
+		{"GET", "/api/v1/plugins/{ref}", a.showPlugin},
+		{"PUT", "/api/v1/plugins/{ref}", a.pushPlugin},
+		{"DELETE", "/api/v1/plugins/{ref}", a.deletePlugin},
+
+		{"GET", "/api/v1/attachments", a.listAttachments},
+		{"POST", "/api/v1/attachments", a.createAttachment},
+		{"GET", "/api/v1/attachments/{id}", a.showAttachment},
+		{"PATCH", "/api/v1/attachments/{id}", a.changeAttachment},
+		{"DELETE", "/api/v1/attachments/{id}", a.deleteAttachment},
+		{"POST", "/api/v1/attachments/{id}/rollback", a.rollBackAttachment},
 
 		{"GET", "/api/v1/usage", a.listUsage},
 		{"GET", "/api/v1/usage/sum", a.sumUsage},

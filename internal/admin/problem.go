@@ -44,6 +44,9 @@ func problemOf(err error) (p *Problem, internal bool) {
 	}
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	noun, _, _ := strings.Cut(text, " ") // The store's errors begin with what they are about.
+	if noun == "attachment" {
+		noun = "plugin" // The command line has them under their plugins.
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return problem(http.StatusNotFound, "not found", text).hint("weir %s list (GET /api/v1/%ss) shows what there is", noun, noun), false

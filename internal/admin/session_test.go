@@ -101,6 +101,7 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	key := keys(t, c, tenant)
 	channel := channels(t, c, provider.URL+"/v1")
 	usages(t, s, c, key, channel)
+	plugins(t, c, tenant)
 	if _, err := c.Doctor(ctx); err != nil {
 		t.Error(err)
 	}

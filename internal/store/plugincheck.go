@@ -55,6 +55,9 @@ func storableJSON(s string) bool {
 	return utf8.ValidString(s) && json.Valid([]byte(s)) // a zero byte is in no JSON
 }
 
+// Check reports what is wrong with settings by themselves; what the plugin says of them shows when it is loaded. It brings the lists into their usual form.
+func (s *PluginSettings) Check() error { return checkSettings(s) }
+
 // checkSettings checks settings and brings their lists into their usual form.
 func checkSettings(s *PluginSettings) error {
 	if !slices.Contains([]PluginMode{PluginClosed, PluginOpen, PluginShadow}, s.Mode) {

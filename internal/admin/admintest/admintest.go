@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/postgres/pgtest"
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/plugins/host"
 	"github.com/weir-proxy/weir/usage"
 )
 
@@ -65,6 +68,7 @@ func start(t testing.TB, dsn string, key []byte, change func(*admin.Options), wr
 		Version:       Version,
 		Logger:        log,
 		ChannelTester: admin.NewProber(),
+		Plugins:       plugins(t, s),
 	}
 	if change != nil {
 		change(&o)
@@ -76,6 +80,25 @@ func start(t testing.TB, dsn string, key []byte, change func(*admin.Options), wr
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return &Server{URL: server.URL, Store: s, dsn: dsn}
+}
+
+// plugins loads modules as a processor does.
+func plugins(t testing.TB, s *store.Store) *loader.Loader {
+	t.Helper()
+	h, err := host.New(context.Background(), host.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := loader.New(loader.Options{
+		Host: h, Modules: s, Headers: []string{"x-team"}, Registerer: prometheus.NewRegistry(),
+		Limits: host.Limits{TimeToStart: time.Minute}, // the machine may be busy
+	})
+	t.Cleanup(func() {
+		if err := l.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
 }
 
 func metrics(w http.ResponseWriter, _ *http.Request) {

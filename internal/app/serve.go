@@ -24,6 +24,7 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
+	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/internal/version"
 	"github.com/weir-proxy/weir/policy"
@@ -42,6 +43,7 @@ type processor struct {
 	spool     *usage.Spool
 	sent      *usage.Appender // the log of the lines that Envoys send
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
+	plugins   *loader.Loader
 	seen      seen
 	books     books
 	life      *life
@@ -86,7 +88,10 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer s.Close()
-	p := newProcessor(cfg, s, log)
+	p, err := newProcessor(ctx, cfg, s, log)
+	if err != nil {
+		return err
+	}
 	if err := p.openBooks(ctx); err != nil {
 		return err
 	}
@@ -95,25 +100,30 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return err
 }
 
-func newProcessor(cfg config.Config, s *store.Store, log *slog.Logger) *processor {
+func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *slog.Logger) (*processor, error) {
 	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry(), life: newLife()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.seen.register(p.registry)
 	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
 	p.spool = p.newSpool()
+	var err error
+	if p.plugins, err = p.newPlugins(ctx); err != nil {
+		return nil, err
+	}
 	p.engine = policy.New(policy.Options{
 		Clock:           cfg.Clock,
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,
 		Gate:            p.spool.Denial,
+		Judge:           p.plugins.Judge,
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
 	p.xds = envoy.NewServer(gateway(cfg), log)
 	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
-	return p
+	return p, nil
 }
 
 // gateway is the part of the configuration that Envoy is told.
@@ -130,6 +140,8 @@ func gateway(cfg config.Config) envoy.Gateway {
 		Total:        cfg.Timeouts.Total,
 		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
+
+		PolicyHeaders: cfg.Plugins.Headers,
 	}
 }
 
@@ -155,6 +167,7 @@ func (p *processor) follow(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.plugins.Run(ctx) })
 	group.Go(func() error { return p.watch(ctx) })
 	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.resolve(ctx) })
@@ -195,6 +208,7 @@ func (p *processor) administer(ctx context.Context) error {
 		Version:       version.String(),
 		Logger:        p.log,
 		ChannelTester: prober,
+		Plugins:       p.plugins,
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)
 	if err != nil {

@@ -53,12 +53,16 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	if err := p.xds.Set(ctx, channels); err != nil {
 		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
 	}
+	if err := p.attach(ctx, c); err != nil {
+		return err
+	}
 	p.engine.SetSnapshot(snapshot)
 	p.life.conclude()
 	p.seen.revision.Store(c.Revision)
 	p.seen.keys.Store(int64(len(c.Keys)))
 	p.seen.channels.Store(int64(len(c.Channels)))
-	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels))
+	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels),
+		"attachments", len(c.Attachments))
 	return nil
 }
 
@@ -95,6 +99,7 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
 		check("usage log", nilUnless(p.spool.Denial() != nil, "has no room; requests are refused"), "has room",
 			"see the metrics weir_usage_log_free_bytes and weir_usage_unshipped_bytes, and the journal of the processor"),
+		p.pluginState(),
 	}
 	if p.cfg.Dev {
 		checks = append(checks,

@@ -30,6 +30,7 @@ type Config struct {
 	Admin     Admin      `yaml:"admin"`
 	Journal   Journal    `yaml:"journal"`
 	Usage     Usage      `yaml:"usage"`
+	Plugins   Plugins    `yaml:"plugins"`
 	Database  Database   `yaml:"database"`
 
 	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. No key of the file sets it; only weir dev does.
@@ -122,6 +123,21 @@ type UsageLog struct {
 	MinFree     int64         `yaml:"min_free"`     // bytes of their volume; 0 means 256 MiB or 5 %, whichever is less
 }
 
+// Plugins says how policies in WebAssembly are run.
+type Plugins struct {
+	CacheDir string       `yaml:"cache_dir"` // of compiled modules; empty means <state_dir>/plugins
+	Headers  []string     `yaml:"headers"`   // of requests and responses that plugins may be shown, in lower case
+	Limits   PluginLimits `yaml:"limits"`
+}
+
+// PluginLimits bound each plugin that has no limits of its own where it is attached.
+type PluginLimits struct {
+	Fuel        int64         `yaml:"fuel"`         // of a call
+	MemoryBytes int64         `yaml:"memory_bytes"` // a multiple of 65536
+	Time        time.Duration `yaml:"time"`         // of a call
+	Concurrency int           `yaml:"concurrency"`  // calls at a time; 0 means all CPUs but one
+}
+
 // Database is the Postgres that keeps the books.
 type Database struct {
 	URL      Secret `yaml:"url"`       // holds a password
@@ -150,6 +166,7 @@ func Default() Config {
 			BatchRows: 50_000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
+		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 50 * time.Millisecond}},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
 	}
 }
@@ -161,6 +178,9 @@ func (c Config) Complete() Config {
 	}
 	if c.Envoy.LogDir == "" {
 		c.Envoy.LogDir = filepath.Join(c.StateDir, "log")
+	}
+	if c.Plugins.CacheDir == "" {
+		c.Plugins.CacheDir = filepath.Join(c.StateDir, "plugins")
 	}
 	if c.Envoy.CAFile == "" {
 		c.Envoy.CAFile = systemCAFile()

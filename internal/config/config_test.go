@@ -159,6 +159,7 @@ func TestPathsAreRelativeToTheFileAndFollowStateDir(t *testing.T) {
 	want.LogLevel = slog.LevelDebug
 	want.Processor.Socket = filepath.Join(dir, "state", "weir.sock")
 	want.Envoy = Envoy{Admin: want.Envoy.Admin, AccessLog: LogFile, LogDir: filepath.Join(dir, "state", "log"), Path: filepath.Join(dir, "bin", "envoy"), CAFile: systemCAFile(), Concurrency: 2}
+	want.Plugins.CacheDir, want.Plugins.Headers = filepath.Join(dir, "cache"), []string{"x-team", "user-agent"}
 	want.Database.URL = "postgres:///weir?host=/run/postgresql"
 	if diff := cmp.Diff(got, want); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)

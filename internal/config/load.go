@@ -56,7 +56,7 @@ func (c Config) locate(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("find the folder of the configuration: %w", err)
 	}
-	for _, p := range []*string{&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile} {
+	for _, p := range []*string{&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile, &c.Plugins.CacheDir} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -212,6 +212,8 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 			return
 		}
 		*p = text
+	case *[]string:
+		d.list(n, key, p)
 	case *int, *int64:
 		i, isInt := n.(*ast.IntegerNode)
 		if !isInt {
@@ -226,6 +228,26 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		into.SetInt(v)
 	default:
 		panic(fmt.Sprintf("config: no decoder for %s of type %T", key, p))
+	}
+}
+
+// list decodes a list of texts.
+func (d *decoder) list(n ast.Node, key string, into *[]string) {
+	if _, none := n.(*ast.NullNode); none {
+		return
+	}
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.at(n, key, "must be a list, as in [a, b]")
+		return
+	}
+	for _, v := range seq.Values {
+		text, isText := textOf(v)
+		if !isText || strings.Contains(text, "${") {
+			d.at(v, key, "must hold texts; put them between quotes")
+			return
+		}
+		*into = append(*into, text)
 	}
 }
 

@@ -61,6 +61,11 @@ const (
 	maxDrain        = time.Hour
 	minRotate       = 1 << 16 // bytes; a smaller log holds no more than a few lines
 	maxVolume       = 1 << 50 // bytes
+	wasmPage        = 1 << 16 // bytes
+	maxPluginFuel   = 1_000_000_000_000
+	maxPluginMemory = 1 << 32 // bytes
+	maxPluginTime   = 10 * time.Second
+	maxHeaders      = 64
 )
 
 // Validate reports every value that cannot work, as an [*Error]. Secrets are checked by [Config.ValidateSecrets], because not every
@@ -104,6 +109,7 @@ func (c Config) Validate() error {
 		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)
 	}
 	v.usageLog(c.Usage.Log)
+	v.plugins(c.Plugins)
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	return v.err()
 }
@@ -190,6 +196,29 @@ func (v *validator) usageLog(l UsageLog) {
 	if l.MaxBytes < l.RotateBytes && l.RotateBytes <= maxVolume {
 		v.add("usage.log.max_bytes", "must not be less than usage.log.rotate_bytes, which is %d", l.RotateBytes)
 	}
+}
+
+func (v *validator) plugins(p Plugins) {
+	if len(p.Headers) > maxHeaders {
+		v.add("plugins.headers", "has %d names, and at most %d are possible", len(p.Headers), maxHeaders)
+	}
+	for _, h := range p.Headers {
+		switch {
+		case h == "" || strings.Trim(h, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") != "":
+			v.add("plugins.headers", "%q is not the name of a header in lower case", h)
+		case h == "authorization" || h == "api-key" || h == "x-api-key":
+			v.add("plugins.headers", "%q holds the key of a client, which plugins are never shown", h)
+		}
+	}
+	v.within("plugins.limits.fuel", p.Limits.Fuel, 1000, maxPluginFuel)
+	v.within("plugins.limits.memory_bytes", p.Limits.MemoryBytes, wasmPage, maxPluginMemory)
+	if p.Limits.MemoryBytes%wasmPage != 0 {
+		v.add("plugins.limits.memory_bytes", "must be a multiple of %d", wasmPage)
+	}
+	if p.Limits.Time < time.Millisecond || p.Limits.Time > maxPluginTime {
+		v.add("plugins.limits.time", "must be from 1ms to %s, not %s", maxPluginTime, p.Limits.Time)
+	}
+	v.within("plugins.limits.concurrency", int64(p.Limits.Concurrency), 0, maxWorkers)
 }
 
 // address checks a host:port that is listened on. Port 0 is refused: nobody could be told where the process listens.

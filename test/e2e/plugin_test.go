@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/plugins/wasmtest"
+	"github.com/weir-proxy/weir/test/rig"
+)
+
+// administer returns a client of the rig's admin API.
+func administer(t *testing.T, w *world) *admin.Client {
+	t.Helper()
+	c, err := admin.NewClient(w.AdminURL, store.Secret(rig.AdminToken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// attach pushes a plugin and attaches it, and waits until the processor works by it.
+func attach(t *testing.T, w *world, g wasmtest.Guest, n admin.NewAttachment) admin.Attachment {
+	t.Helper()
+	c := administer(t, w)
+	if _, err := c.PushPlugin(t.Context(), n.Plugin, "", g.Wasm()); err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Attach(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, w)
+	return a
+}
+
+// inForce waits until the processor judges by what is attached now.
+func inForce(t *testing.T, w *world) {
+	t.Helper()
+	conf, err := w.Store.Configuration(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually("the plugins are in force", func() error {
+		n, err := w.Metric("weir_plugins_revision")
+		if err == nil && int64(n) < conf.Revision {
+			err = fmt.Errorf("revision %v, want %d", n, conf.Revision)
+		}
+		return err
+	})
+}
+
+func TestPluginsDenyAndEditWhereTheyAreAttached(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	c := administer(t, w)
+	other, _ := w.Key(store.NewKey{Name: "other"})
+	w.Settle()
+
+	redactor := attach(t, w, wasmtest.Guest{Request: wasmtest.EditVerdict(1, 0, 5, "[name]")}, admin.NewAttachment{Plugin: "redactor"})
+	guard := attach(t, w, wasmtest.Guest{Request: wasmtest.Denial(451, "not_here", "Not in this \"house\".")}, admin.NewAttachment{Plugin: "guard", Key: "other"})
+
+	a := w.post(t, "/v1/chat/completions", hello)
+	if a.status != 200 {
+		t.Fatalf("redacted: %d %s", a.status, a.body)
+	}
+	got := w.provider.Ledger().Attempts(a.exchange)
+	if want := strings.Replace(hello, "Hello there", "[name] there", 1); len(got) != 1 || got[0].Received.Body != want {
+		t.Errorf("the provider got %+v, want %s", got, want)
+	}
+	if row := w.Row(a.exchange); row.Status != "ok" || row.Estimated {
+		t.Errorf("row %+v", row)
+	}
+
+	denied := w.post(t, "/v1/chat/completions", hello, "authorization", "Bearer "+other)
+	if f := denied.refusal(t); denied.status != 451 || f.Code != "not_here" || f.Message != `Not in this "house".` || denied.exchange == "" {
+		t.Errorf("denied: %d %s", denied.status, denied.body)
+	}
+	if n := len(w.provider.Ledger().Attempts(denied.exchange)); n != 0 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+
+	if err := c.Detach(t.Context(), guard.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually("the guard is gone", func() error {
+		if a := w.post(t, "/v1/chat/completions", hello, "authorization", "Bearer "+other); a.status != 200 {
+			return errors.New(a.body)
+		}
+		return nil
+	})
+	if err := c.Detach(t.Context(), redactor.ID); err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, w)
+	a = w.post(t, "/v1/chat/completions", hello)
+	if got := w.provider.Ledger().Attempts(a.exchange); len(got) != 1 || got[0].Received.Body != hello {
+		t.Errorf("after it was detached the provider got %+v", got)
+	}
+}
+
+func TestVersionThatTrapsIsTakenBack(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	c := administer(t, w)
+	a := attach(t, w, wasmtest.Guest{Request: []byte{}}, admin.NewAttachment{Plugin: "p"})
+	pushed, err := c.PushPlugin(t.Context(), "p", "", wasmtest.Guest{Request: []byte{}, Traps: true}.Wasm())
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest := ""
+	if _, err := c.SetAttachment(t.Context(), a.ID, admin.AttachmentChange{Version: &latest}); err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, w)
+	failed := 0
+	w.Eventually("the version before is in force again", func() error {
+		got := w.post(t, "/v1/chat/completions", hello)
+		if got.status == 200 {
+			return nil
+		}
+		if f := got.refusal(t); got.status != 503 || f.Code != "plugin_failed" {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		failed++
+		return errors.New(got.body)
+	})
+	if failed < 10 {
+		t.Errorf("taken back after %d failures", failed)
+	}
+	now, err := c.Attachment(t.Context(), a.ID)
+	if err != nil || now.Digest != a.Digest || now.RolledBack == nil || now.RolledBack.From != pushed.Versions[0].Digest {
+		t.Fatalf("attachment %+v, %v", now, err)
+	}
+	if !strings.Contains(now.RolledBack.Why, "unreachable") {
+		t.Errorf("why: %q", now.RolledBack.Why)
+	}
+}
+
+func TestPluginsAreInForceFromTheFirstRequestOfAProcessor(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	attach(t, w, wasmtest.Guest{Request: wasmtest.Denial(403, "never", "Never.")}, admin.NewAttachment{Plugin: "guard"})
+	w.KillProcessor()
+	w.StartProcessor()
+	w.Eventually("the processor decides", func() error {
+		a := w.post(t, "/v1/chat/completions", hello)
+		if a.status == 200 {
+			t.Fatal("an exchange went past the plugin")
+		}
+		if a.status != 403 {
+			return errors.New(a.body)
+		}
+		return nil
+	})
+}

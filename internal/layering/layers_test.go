@@ -36,16 +36,16 @@ var layers = map[string]layer{
 	"plugins/answer":            {[]string{"plugins/abi", "policy", "usage", "internal/jsonscan"}, "it turns a response into events and verdicts into bytes; who judges, and who moves the bytes, is not its business"},
 	"internal/app": {
 		[]string{
-			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/postgres",
-			"internal/store", "internal/version", "usage/journal",
+			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",
+			"internal/postgres", "internal/store", "internal/version", "plugins/chain", "plugins/host", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
 	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
-	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/store", "internal/postgres/pgtest"}, "it serves tests"},
+	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/cli": {
-		[]string{"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/store"},
+		[]string{"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/fetch", "internal/store"},
 		"the commands speak to the API as any other client does, or read files; the store is there for its types",
 	},
 	"internal/config":             {nil, "what a process is told must not depend on what it does with it"},
@@ -67,6 +67,8 @@ var layers = map[string]layer{
 	"internal/tokens/bpe/samples": {nil, "it makes texts for tests, in which bpe may use it"},
 	"internal/version":            {nil, "it is one string"},
 	"internal/wheel":              {nil, "it fetches packages, whichever they are"},
+	"internal/fetch":              {nil, "it gets bytes from elsewhere, whatever is in them"},
+	"internal/loader":             {[]string{"policy", "plugins/abi", "plugins/chain", "plugins/host", "plugins/meter", "internal/store"}, "it makes what is attached ready to judge; who attaches it is not its business"},
 }
 
 // onlyForTests are packages that no program may contain.
@@ -134,6 +136,8 @@ var libraries = map[string]library{
 	"github.com/goccy/go-yaml":               {[]string{"internal/config"}, "only weir.yaml is YAML"},
 	"github.com/prometheus/client_golang":    {[]string{"envoy", "extproc", "plugins/chain", "usage", "usage/journal", "internal/app", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                 {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
+	"oras.land/oras-go/v2":                   {[]string{"internal/fetch"}, "registries are spoken to in one place"},
+	"github.com/opencontainers/image-spec":   {[]string{"internal/fetch"}, "registries are spoken to in one place"},
 	"golang.org/x/sync":                      {[]string{"internal/*", "test/*"}, "the domain starts no goroutines"},
 	"golang.org/x/sys":                       {[]string{"plugins/host"}, "only the memory of plugins needs calls that the standard library has not"},
 	"github.com/google/go-cmp":               {nil, "it panics on what it does not understand: tests alone"},

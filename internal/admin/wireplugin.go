@@ -28,7 +28,8 @@ type PluginVersion struct {
 	Pushed time.Time       `json:"pushed"`
 }
 
-// PluginConfig is the configuration of a plugin, byte for byte as the plugin gets it. In JSON it is an object or a list as it stands, and any other text a string.
+// PluginConfig is the configuration of a plugin, as the plugin gets it. In JSON it is an object or a list as it stands, but for the spaces in between, and any other
+// text a string.
 type PluginConfig string
 
 // MarshalJSON implements json.Marshaler.
@@ -44,7 +45,11 @@ func (c *PluginConfig) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] == '"' {
 		return json.Unmarshal(b, (*string)(c))
 	}
-	*c = PluginConfig(b)
+	var short bytes.Buffer
+	if err := json.Compact(&short, b); err != nil {
+		return err
+	}
+	*c = PluginConfig(short.String())
 	return nil
 }
 

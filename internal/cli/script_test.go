@@ -24,6 +24,7 @@ import (
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/fake"
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/plugins/wasmtest"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"
@@ -93,6 +94,7 @@ func TestScripts(t *testing.T) {
 			"status":  status,
 			"journal": keepJournal,
 			"damage":  damage,
+			"guest":   guest,
 		},
 	})
 }
@@ -141,6 +143,24 @@ func keepJournal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(j.Close())
+}
+
+// guest FILE TAG makes a plugin that tags every request. If the tag is "picky", it wants a configuration and the capability log; if it is "bad", it
+// has nothing to call.
+func guest(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: guest FILE TAG")
+	}
+	g := wasmtest.Guest{Request: wasmtest.TagVerdict("v", args[1]), About: `{"name":"Guard","version":"1.0","description":"tags"}`, Schema: `{ "type": "object" }`}
+	switch args[1] {
+	case "picky":
+		g.Picky, g.Imports = true, []string{"log"}
+	case "bad":
+		g.Request = nil
+	}
+	wasm := g.Wasm()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), wasm, 0o600))
+	ts.Setenv("DIGEST", store.DigestOf(wasm).String())
 }
 
 // damage FILE turns a bit in the middle of a file, whose name may be a pattern.

@@ -29,7 +29,7 @@ func (c *Client) PushPlugin(ctx context.Context, name, tenant string, wasm []byt
 	if tenant != "" {
 		path += "?" + url.Values{"tenant": {tenant}}.Encode()
 	}
-	return compile[Plugin](ctx, c, http.MethodPut, path, moduleType, wasm)
+	return compile[Plugin](ctx, c, toCompile{http.MethodPut, path, moduleType, wasm})
 }
 
 // DeletePlugin deletes a plugin that is not attached.
@@ -60,7 +60,7 @@ func (c *Client) Attach(ctx context.Context, n NewAttachment) (Attachment, error
 	if err != nil {
 		return Attachment{}, fmt.Errorf("encode the request: %w", err)
 	}
-	return compile[Attachment](ctx, c, http.MethodPost, "/api/v1/attachments", "application/json", b)
+	return compile[Attachment](ctx, c, toCompile{http.MethodPost, "/api/v1/attachments", "application/json", b})
 }
 
 // SetAttachment changes an attachment.
@@ -69,7 +69,7 @@ func (c *Client) SetAttachment(ctx context.Context, id int64, ch AttachmentChang
 	if err != nil {
 		return Attachment{}, fmt.Errorf("encode the request: %w", err)
 	}
-	return compile[Attachment](ctx, c, http.MethodPatch, attachmentPath(id), "application/json", b)
+	return compile[Attachment](ctx, c, toCompile{http.MethodPatch, attachmentPath(id), "application/json", b})
 }
 
 // Detach deletes an attachment.
@@ -82,14 +82,20 @@ func (c *Client) RollBack(ctx context.Context, id int64, why string) (Attachment
 	return send[Attachment](ctx, c, http.MethodPost, attachmentPath(id)+"/rollback", NewRollBack{Why: why})
 }
 
-// compile sends what makes the server compile a module, and so waits longer.
-func compile[T any](ctx context.Context, c *Client, method, path, contentType string, body []byte) (T, error) {
+// toCompile is a request that makes the server compile a module.
+type toCompile struct {
+	method, path, contentType string
+	body                      []byte
+}
+
+// compile sends a request and waits longer than for others.
+func compile[T any](ctx context.Context, c *Client, r toCompile) (T, error) {
 	var out T
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return out, fmt.Errorf("make the request: %w", err)
 	}
-	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Content-Type", r.contentType)
 	err = c.send(c.slow, req, &out)
 	return out, err
 }

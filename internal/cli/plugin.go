@@ -79,7 +79,11 @@ with the credentials of docker login. The name, without --name, is the last part
 			}
 			v := p.Versions[0]
 			err = printThing(c, p, []fact{
-				{"id", count(p.ID)}, {"name", p.Name}, {"tenant", ownerOf(p.Tenant)}, {"version", v.Digest}, {"size", count(v.Size)},
+				{"id", count(p.ID)},
+				{"name", p.Name},
+				{"tenant", ownerOf(p.Tenant)},
+				{"version", v.Digest},
+				{"size", count(v.Size)},
 				{"about", aboutOf(v)},
 			})
 			if p.Attached == 0 {

@@ -342,6 +342,7 @@ func TestHundredSwapsUnderLoadServeNobodyByHalves(t *testing.T) {
 			for !stop.Load() {
 				v, err := exchange(e)
 				if err != nil {
+					stop.Store(true)
 					return err
 				}
 				served[strings.Index("onetwo", v)/3].Add(1)

@@ -5,7 +5,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/weir-proxy/weir/internal/admin"
@@ -100,6 +103,58 @@ func TestPluginsDenyAndEditWhereTheyAreAttached(t *testing.T) {
 	a = w.post(t, "/v1/chat/completions", hello)
 	if got := w.provider.Ledger().Attempts(a.exchange); len(got) != 1 || got[0].Received.Body != hello {
 		t.Errorf("after it was detached the provider got %+v", got)
+	}
+}
+
+// Each version writes its name into the request, and denies the response with its name as the code.
+func TestHundredSwapsUnderLoadServeNobodyByHalves(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	c := administer(t, w)
+	version := func(name string) wasmtest.Guest {
+		return wasmtest.Guest{Request: wasmtest.EditVerdict(1, 0, 5, "["+name+"]"), Event: wasmtest.Denial(451, name, "No.")}
+	}
+	a := attach(t, w, version("one"), admin.NewAttachment{Plugin: "p"})
+	digests := [2]string{a.Digest}
+	p, err := c.PushPlugin(t.Context(), "p", "", version("two").Wasm())
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests[1] = p.Versions[0].Digest
+
+	var stop atomic.Bool
+	var answers [4][]answer
+	var clients sync.WaitGroup
+	for i := range answers {
+		clients.Go(func() {
+			for !stop.Load() {
+				answers[i] = append(answers[i], w.post(t, "/v1/chat/completions", hello))
+			}
+		})
+	}
+	for n := range 100 {
+		if _, err := c.SetAttachment(t.Context(), a.ID, admin.AttachmentChange{Version: &digests[(n+1)%2]}); err != nil {
+			t.Error(err)
+			break
+		}
+		inForce(t, w)
+	}
+	stop.Store(true)
+	clients.Wait()
+	served := map[string]int{}
+	for _, got := range slices.Concat(answers[:]...) {
+		code := got.refusal(t).Code
+		if got.status != 451 || code != "one" && code != "two" {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+		served[code]++
+		asked := w.provider.Ledger().Attempts(got.exchange)
+		if want := strings.Replace(hello, "Hello", "["+code+"]", 1); len(asked) != 1 || asked[0].Received.Body != want {
+			t.Fatalf("the response was judged by %s, the request: %+v", code, asked)
+		}
+	}
+	t.Logf("served %v", served)
+	if served["one"] < 50 || served["two"] < 50 {
+		t.Errorf("served %v: the swaps came between no requests", served)
 	}
 }
 

@@ -72,7 +72,7 @@ func TestPluginsDenyAndEditWhereTheyAreAttached(t *testing.T) {
 		t.Fatalf("redacted: %d %s", a.status, a.body)
 	}
 	got := w.provider.Ledger().Attempts(a.exchange)
-	if want := strings.Replace(hello, "Hello there", "[name] there", 1); len(got) != 1 || got[0].Received.Body != want {
+	if want := strings.Replace(hello, "Hello there", "[name] there", 1); len(got) != 1 || got[0].Body != want {
 		t.Errorf("the provider got %+v, want %s", got, want)
 	}
 	if row := w.Row(a.exchange); row.Status != "ok" || row.Estimated {
@@ -101,7 +101,7 @@ func TestPluginsDenyAndEditWhereTheyAreAttached(t *testing.T) {
 	}
 	inForce(t, w)
 	a = w.post(t, "/v1/chat/completions", hello)
-	if got := w.provider.Ledger().Attempts(a.exchange); len(got) != 1 || got[0].Received.Body != hello {
+	if got := w.provider.Ledger().Attempts(a.exchange); len(got) != 1 || got[0].Body != hello {
 		t.Errorf("after it was detached the provider got %+v", got)
 	}
 }
@@ -148,7 +148,7 @@ func TestHundredSwapsUnderLoadServeNobodyByHalves(t *testing.T) {
 		}
 		served[code]++
 		asked := w.provider.Ledger().Attempts(got.exchange)
-		if want := strings.Replace(hello, "Hello", "["+code+"]", 1); len(asked) != 1 || asked[0].Received.Body != want {
+		if want := strings.Replace(hello, "Hello", "["+code+"]", 1); len(asked) != 1 || asked[0].Body != want {
 			t.Fatalf("the response was judged by %s, the request: %+v", code, asked)
 		}
 	}

@@ -34,7 +34,7 @@ type Edits []Edit
 
 // Apply returns a new text with all edits made and all other bytes kept. It sorts the edits by where they are.
 func (e Edits) Apply(text []byte) []byte {
-	slices.SortStableFunc(e, func(a, b Edit) int { 
+	slices.SortStableFunc(e, func(a, b Edit) int {
 		return cmp.Or(cmp.Compare(a.At.Start, b.At.Start), cmp.Compare(a.At.End, b.At.End))
 	})
 	size := len(text)

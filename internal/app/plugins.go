@@ -14,8 +14,10 @@ import (
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/internal/tokens"
 	"github.com/weir-proxy/weir/plugins/chain"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/policy"
 )
 
 // attachWait is how long a change of the configuration waits for plugins to be compiled. With what is loaded already it takes no time, so that a
@@ -37,10 +39,18 @@ func (p *processor) newPlugins(ctx context.Context) (*loader.Loader, error) {
 		Modules:    p.store,
 		Limits:     host.Limits{Fuel: c.Limits.Fuel, MemoryBytes: c.Limits.MemoryBytes, Time: c.Limits.Time, Concurrency: c.Limits.Concurrency},
 		Headers:    c.Headers,
-		Chain:      chain.Options{Metrics: chain.NewMetrics(p.registry), Logger: p.log},
+		Chain:      chain.Options{Metrics: chain.NewMetrics(p.registry), Logger: p.log, Count: countTokens},
 		Logger:     p.log,
 		Registerer: p.registry,
 	}), nil
+}
+
+// countTokens estimates the input of a request, for plugins that judge by its size.
+func countTokens(op policy.Operation, model string, body []byte) int64 {
+	kind := map[policy.Operation]tokens.Operation{
+		policy.OpChat: tokens.Chat, policy.OpCompletions: tokens.Completions, policy.OpEmbeddings: tokens.Embeddings, policy.OpResponses: tokens.Responses,
+	}[op]
+	return tokens.Request{Operation: kind, Model: model, Body: body}.Count().Input
 }
 
 // attach puts the plugins of a configuration in force, or on their way. The first configuration waits for all of them: no exchange goes past a policy because

@@ -37,7 +37,7 @@ var layers = map[string]layer{
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",
-			"internal/postgres", "internal/store", "internal/version", "plugins/chain", "plugins/host", "usage/journal",
+			"internal/postgres", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},

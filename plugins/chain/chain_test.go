@@ -121,7 +121,7 @@ func TestPluginIsShownWhatItMaySee(t *testing.T) {
 		return abi.Verdict{}
 	}}
 	table := NewTable([]Link{{ID: 1, Plugin: look, Headers: []string{"x-team", "x-absent"}}, {ID: 2, Plugin: look, Body: true}}, Options{
-		Count:  func(policy.Operation, []byte) int64 { return 5 },
+		Count:  func(policy.Operation, string, []byte) int64 { return 5 },
 		Budget: func(policy.TenantID, policy.KeyID) (int64, bool) { return 0, true },
 	})
 	if diff := cmp.Diff(table.Headers(), []string{"x-absent", "x-team"}); diff != "" {

@@ -76,7 +76,7 @@ func (j *judge) read(r *review, body []byte) *policy.Denial {
 	}
 	r.prompt, r.body = p, body
 	if j.table.options.Count != nil {
-		r.count = j.table.options.Count(r.question.Operation, body)
+		r.count = j.table.options.Count(r.question.Operation, r.model, body)
 	}
 	return nil
 }

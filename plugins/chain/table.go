@@ -37,11 +37,11 @@ type Link struct {
 
 // Options are what a [Table] needs from outside.
 type Options struct {
-	Metrics *Metrics                                          // nil: nothing is counted
-	Count   func(op policy.Operation, body []byte) int64      // estimates the tokens of a request; nil: plugins are told nothing
-	Budget  func(policy.TenantID, policy.KeyID) (int64, bool) // nano-dollars left to a key; nil: plugins are told nothing
-	Hold    int                                               // bytes of a response that are held for plugins at most; 0: [answer.DefaultLimit]
-	Logger  *slog.Logger                                      // for responses that cannot be judged; nil: nothing is logged
+	Metrics *Metrics                                                   // nil: nothing is counted
+	Count   func(op policy.Operation, model string, body []byte) int64 // estimates the tokens of a request; nil: plugins are told nothing
+	Budget  func(policy.TenantID, policy.KeyID) (int64, bool)          // nano-dollars left to a key; nil: plugins are told nothing
+	Hold    int                                                        // bytes of a response that are held for plugins at most; 0: [answer.DefaultLimit]
+	Logger  *slog.Logger                                               // for responses that cannot be judged; nil: nothing is logged
 }
 
 // Table has the links of all. It is immutable.

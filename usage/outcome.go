@@ -29,7 +29,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
-		FirstByte: l.FirstByte, Duration: l.Duration,
+		FirstByte: l.FirstByte, Duration: l.Duration, Tags: t.Tags,
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)
@@ -72,7 +72,7 @@ func (r *Record) bill(partial policy.Partial) {
 func NewUnresolved(t *policy.Ticket, bytes int64, e *Estimator) Record {
 	r := Record{
 		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key, Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
-		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1,
+		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1, Tags: t.Tags,
 	}
 	if len(t.Choices) > 0 {
 		r.Channel = t.Choices[0].Channel

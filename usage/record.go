@@ -57,7 +57,8 @@ type Record struct {
 	ResponseBytes int64
 	FirstByte     time.Duration // from the first byte of the request to that of the answer; negative when there was none
 	Duration      time.Duration
-	Seq           int64 // offset in the log, in bytes, of the line's end
+	Tags          []policy.Tag // what plugins noted of the request
+	Seq           int64        // offset in the log, in bytes, of the line's end
 }
 
 // Batch is a run of records that came from one log, to be written together with the position that the log is read up to.

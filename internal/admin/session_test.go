@@ -278,6 +278,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 2, Stream: true,
 		InputTokens: 100, CachedInputTokens: 20, OutputTokens: 50, ReasoningTokens: 10, BilledInput: 90, BilledOutput: 40, RequestBytes: 1000, ResponseBytes: 2000,
 		FirstByteMS: &firstByte, DurationMS: 400,
+		Tags: map[string]string{},
 	}
 	if diff := cmp.Diff(rows[0], want); diff != "" {
 		t.Errorf("row (-got +want):\n%s", diff)

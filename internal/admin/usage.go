@@ -42,6 +42,10 @@ func usageRowOf(u store.UsageRow) UsageRow {
 		ResponseBytes:     u.ResponseBytes,
 		FirstByteMS:       u.FirstByteMS,
 		DurationMS:        u.DurationMS,
+		Tags:              u.Tags,
+	}
+	if out.Tags == nil {
+		out.Tags = map[string]string{}
 	}
 	if u.ChannelID != 0 {
 		id := int64(u.ChannelID)

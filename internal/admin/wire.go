@@ -163,33 +163,34 @@ type ChannelTest struct {
 
 // UsageRow is what became of one exchange. Its members are the columns of weir.usage, and names for the ids.
 type UsageRow struct {
-	ExchangeID        uuid.UUID `json:"exchange_id"`
-	TS                time.Time `json:"ts"`
-	TenantID          int64     `json:"tenant_id"`
-	Tenant            string    `json:"tenant"`
-	KeyID             int64     `json:"key_id"`
-	Key               string    `json:"key"`
-	ChannelID         *int64    `json:"channel_id"` // null when no channel took it
-	Channel           string    `json:"channel"`
-	Model             string    `json:"model"`
-	UpstreamModel     string    `json:"upstream_model"`
-	Operation         string    `json:"operation"`
-	Status            string    `json:"status"`
-	HTTPStatus        int       `json:"http_status"`
-	Attempts          int       `json:"attempts"`
-	Stream            bool      `json:"stream"`
-	Estimated         bool      `json:"estimated"`
-	InputTokens       int64     `json:"input_tokens"`
-	CachedInputTokens int64     `json:"cached_input_tokens"`
-	OutputTokens      int64     `json:"output_tokens"`
-	ReasoningTokens   int64     `json:"reasoning_tokens"`
-	BilledInput       int64     `json:"billed_input_tokens"`  // of input_tokens; prices go by these
-	BilledOutput      int64     `json:"billed_output_tokens"` // of output_tokens
-	CostNanoUSD       *int64    `json:"cost_nanousd"`         // null when unpriced
-	RequestBytes      int64     `json:"request_bytes"`
-	ResponseBytes     int64     `json:"response_bytes"`
-	FirstByteMS       *int64    `json:"first_byte_ms"` // null when nothing was answered
-	DurationMS        int64     `json:"duration_ms"`
+	ExchangeID        uuid.UUID         `json:"exchange_id"`
+	TS                time.Time         `json:"ts"`
+	TenantID          int64             `json:"tenant_id"`
+	Tenant            string            `json:"tenant"`
+	KeyID             int64             `json:"key_id"`
+	Key               string            `json:"key"`
+	ChannelID         *int64            `json:"channel_id"` // null when no channel took it
+	Channel           string            `json:"channel"`
+	Model             string            `json:"model"`
+	UpstreamModel     string            `json:"upstream_model"`
+	Operation         string            `json:"operation"`
+	Status            string            `json:"status"`
+	HTTPStatus        int               `json:"http_status"`
+	Attempts          int               `json:"attempts"`
+	Stream            bool              `json:"stream"`
+	Estimated         bool              `json:"estimated"`
+	InputTokens       int64             `json:"input_tokens"`
+	CachedInputTokens int64             `json:"cached_input_tokens"`
+	OutputTokens      int64             `json:"output_tokens"`
+	ReasoningTokens   int64             `json:"reasoning_tokens"`
+	BilledInput       int64             `json:"billed_input_tokens"`  // of input_tokens; prices go by these
+	BilledOutput      int64             `json:"billed_output_tokens"` // of output_tokens
+	CostNanoUSD       *int64            `json:"cost_nanousd"`         // null when unpriced
+	RequestBytes      int64             `json:"request_bytes"`
+	ResponseBytes     int64             `json:"response_bytes"`
+	FirstByteMS       *int64            `json:"first_byte_ms"` // null when nothing was answered
+	DurationMS        int64             `json:"duration_ms"`
+	Tags              map[string]string `json:"tags"` // of plugins
 }
 
 // UsageSum is a total over exchanges.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
 )
 
@@ -33,7 +35,7 @@ func usageColumns() []string {
 		"ts", "tenant_id", "key_id", "channel_id", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens",
 		"billed_input_tokens", "billed_output_tokens",
 		"request_bytes", "response_bytes", "seq", "http_status", "attempts", "first_byte_ms", "duration_ms", "stream", "estimated",
-		"exchange_id", "writer", "model", "upstream_model", "operation", "status",
+		"exchange_id", "writer", "model", "upstream_model", "operation", "status", "tags",
 	}
 }
 
@@ -79,7 +81,24 @@ func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {
 	b = appendBool(appendBool(b, r.Stream), r.Estimated)
 	b = appendText(appendText(b, string(r.Exchange[:])), string(writer[:])) // a UUID is its bytes
 	b = appendText(appendText(b, r.Model), r.UpstreamModel)
-	return appendText(appendText(b, string(r.Operation)), string(r.Status))
+	b = appendText(appendText(b, string(r.Operation)), string(r.Status))
+	return appendTags(b, r.Tags)
+}
+
+// appendTags writes an object of jsonb, whose binary form is its text behind the number of the format; null if there are no tags. The last of one name counts.
+func appendTags(b []byte, tags []policy.Tag) []byte {
+	if len(tags) == 0 {
+		return appendNull(b)
+	}
+	object := make(map[string]string, len(tags))
+	for _, t := range tags {
+		object[text(t.Name)] = text(t.Value)
+	}
+	encoded, err := json.Marshal(object)
+	if err != nil {
+		panic(err) // texts cannot fail
+	}
+	return appendText(b, "\x01"+string(encoded))
 }
 
 // Each value goes after its length in bytes; null has the length -1.

@@ -347,3 +347,20 @@ func wantTheSame(t *testing.T, s *Store) {
 		t.Errorf("%d keys differ between rows and balances", n)
 	}
 }
+
+func TestTagsAreKeptAsTheyCanBe(t *testing.T) {
+	s := migrated(t)
+	plain, tagged := record(t, noon()), record(t, noon().Add(time.Second))
+	tagged.Tags = []policy.Tag{{Name: "team", Value: "röd \"x\""}, {Name: "a", Value: "1"}, {Name: "a", Value: "2"}, {Name: "odd", Value: "\x00\xff"}}
+	mustPost(t, s, batch(uuid.New(), 0, plain, tagged))
+	rows, err := s.Usage(t.Context(), UsageFilter{})
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	if diff := cmp.Diff(rows[0].Tags, map[string]string{"team": "röd \"x\"", "a": "2", "odd": "\uFFFD\uFFFD"}); diff != "" || rows[1].Tags != nil {
+		t.Errorf("got, want: %s; the other row has %v", diff, rows[1].Tags)
+	}
+	if n := query[int64](t, s, `select count(*) from weir.usage where tags->>'a' = '2'`); n != 1 {
+		t.Errorf("%d rows are found by their tag", n)
+	}
+}

@@ -89,6 +89,7 @@ type UsageRow struct {
 	RequestBytes, ResponseBytes int64
 	FirstByteMS                 *int64 // nil: nothing was answered
 	DurationMS                  int64
+	Tags                        map[string]string // of plugins; nil: none
 }
 
 // UsageFilter selects rows of weir.usage. Zero fields do not restrict.

@@ -54,6 +54,12 @@ func helperNamed(module, name string) (helper, bool) {
 	return helper{}, false
 }
 
+// Needs returns the capability that a function which plugins may import needs, empty if none. It is false for a function that weir/1 does not have.
+func Needs(module, name string) (Capability, bool) {
+	h, ok := helperNamed(module, name)
+	return h.needs, ok
+}
+
 var helpers = map[string]helper{
 	"log":   {i1 + i2, "", Log, helpLog},
 	"now":   {"", typeI64, Clock, func(i *instance, s []uint64) { s[0] = uint64(i.call.now.UnixNano()) }},

@@ -101,6 +101,7 @@ The others administer a running Weir over its admin REST API, or look into files
 		&cobra.Group{ID: groupRun, Title: "Programs:"},
 		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
 		&cobra.Group{ID: groupFiles, Title: "Files of a processor:"},
+		&cobra.Group{ID: groupPlugins, Title: "Plugins:"},
 	)
 	for _, c := range []*cobra.Command{devCommand(p), serveCommand(p), envoyCommand(p), fakeCommand(p)} {
 		c.GroupID = groupRun
@@ -116,6 +117,9 @@ The others administer a running Weir over its admin REST API, or look into files
 		c.GroupID = groupFiles
 		root.AddCommand(c)
 	}
+	plugin := pluginCommand()
+	plugin.GroupID = groupPlugins
+	root.AddCommand(plugin)
 	root.AddCommand(versionCommand(p.Version))
 	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(c.OutOrStdout(), c) })
@@ -127,6 +131,8 @@ const (
 	groupRun   = "run"
 	groupAdmin = "admin"
 	groupFiles = "files"
+
+	groupPlugins = "plugins"
 )
 
 // finish makes cobra keep to our rules in every command: mistakes are a *usageError, and a command that only groups others wants one.

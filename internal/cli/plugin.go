@@ -22,9 +22,12 @@ func pluginCommand() *cobra.Command {
 		Short: "Policies in WebAssembly, which judge requests and responses",
 		Long: `A plugin is a WebAssembly module that judges requests, responses, or both: it denies, edits, tags, or chooses the model and the
 channel. push stores a version of it, and attach says whose exchanges it judges. Those of everybody come first, then those of the
-tenant, then those of the key. PLUGIN is an id or a name, VERSION the first digits of a digest, ID that of an attachment.`,
+tenant, then those of the key. PLUGIN is an id or a name, VERSION the first digits of a digest, ID that of an attachment.
+
+new, build, test, bench and inspect are for those who write plugins: they work on files, and need no running Weir.`,
 	}
 	c.AddCommand(pluginPush(), pluginList(), pluginShow(), pluginAttach(), pluginSet(), pluginDetach(), pluginRollBack(), pluginDelete())
+	c.AddCommand(pluginAuthorCommands()...)
 	return c
 }
 

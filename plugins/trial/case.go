@@ -278,3 +278,8 @@ func names(headers []policy.Header) []string {
 	return out
 }
 
+// Refused reports whether the case shows how a configuration is refused, so that there is no plugin to be called.
+func (c *Case) Refused() bool {
+	want, _ := c.archive.get(wantOutcome)
+	return strings.HasPrefix(want, "it does not take its configuration")
+}

@@ -101,8 +101,8 @@ func (r *recorder) tag(t abi.Tag) {
 // Cost is what calls used.
 type Cost struct {
 	Calls  int    `json:"calls"`
-	Fuel   int64  `json:"fuel"`            // of all calls
-	Most   int64  `json:"most_fuel"`       // of one call
+	Fuel   int64  `json:"fuel"`         // of all calls
+	Most   int64  `json:"most_fuel"`    // of one call
 	Memory uint32 `json:"memory_bytes"` // at the end of the call that had most
 }
 

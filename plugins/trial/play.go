@@ -46,7 +46,7 @@ func begin(c *Case, r *recorder) *stage {
 	}
 	o := chain.Options{}
 	if a.tokens > 0 {
-		o.Count = func(policy.Operation, []byte) int64 { return a.tokens }
+		o.Count = func(policy.Operation, string, []byte) int64 { return a.tokens }
 	}
 	if a.budget != nil {
 		o.Budget = func(policy.TenantID, policy.KeyID) (int64, bool) { return *a.budget, true }

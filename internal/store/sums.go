@@ -154,6 +154,8 @@ func columns(n, rows int) [][]int64 {
 	return out
 }
 
+// queueHours takes the numbers out of their arrays by subscript: an unnest of so many arrays takes four times as long. Not so the texts, of which
+// the i-th is found by counting.
 func queueHours(batch *pgx.Batch, sums []contribution) {
 	hour, model := make([]time.Time, 0, len(sums)), make([]string, 0, len(sums))
 	c := columns(15, len(sums))
@@ -171,9 +173,10 @@ func queueHours(batch *pgx.Batch, sums []contribution) {
 	batch.Queue(`insert into weir.usage_hourly as h (hour, model, tenant_id, key_id, channel_id, requests, estimated, unpriced,
 			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens,
 			billed_input_tokens, billed_output_tokens, cost_nanousd, request_bytes, response_bytes)
-		select * from unnest($1::timestamptz[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-			$9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
-			$16::bigint[], $17::bigint[])
+		select ($1::timestamptz[])[i], model, ($3::bigint[])[i], ($4::bigint[])[i], ($5::bigint[])[i], ($6::bigint[])[i], ($7::bigint[])[i],
+			($8::bigint[])[i], ($9::bigint[])[i], ($10::bigint[])[i], ($11::bigint[])[i], ($12::bigint[])[i], ($13::bigint[])[i],
+			($14::bigint[])[i], ($15::bigint[])[i], ($16::bigint[])[i], ($17::bigint[])[i]
+		from (select model, i::int from unnest($2::text[]) with ordinality m (model, i)) m
 		on conflict (hour, tenant_id, key_id, model, channel_id) do update set
 			requests = h.requests + excluded.requests,
 			estimated = h.estimated + excluded.estimated,
@@ -215,11 +218,12 @@ func queueBalances(batch *pgx.Batch, sums []contribution) {
 		c[5][n-1] += s.cost
 	}
 	batch.Queue(`insert into weir.balance as b (tenant_id, key_id, requests, tokens, billed_tokens, cost_nanousd)
-		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+		select ($1::bigint[])[i], ($2::bigint[])[i], ($3::bigint[])[i], ($4::bigint[])[i], ($5::bigint[])[i], ($6::bigint[])[i]
+		from generate_series(1, $7::int) i
 		on conflict (tenant_id, key_id) do update set
 			requests = b.requests + excluded.requests,
 			tokens = b.tokens + excluded.tokens,
 			billed_tokens = b.billed_tokens + excluded.billed_tokens,
 			cost_nanousd = b.cost_nanousd + excluded.cost_nanousd`,
-		c[0], c[1], c[2], c[3], c[4], c[5])
+		c[0], c[1], c[2], c[3], c[4], c[5], len(c[0]))
 }

@@ -210,7 +210,7 @@ func (s *Server) welcomeLocked(ctx context.Context, c *connection, r *discoveryv
 	c.node, c.fresh = node, len(r.GetInitialResourceVersions()) == 0
 	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog))
 	s.connecting(node)
-	if _, err := s.cache.GetSnapshot(node.ID); err == nil || !s.set && !(s.bare && c.fresh) {
+	if _, err := s.cache.GetSnapshot(node.ID); err == nil || !s.set && (!s.bare || !c.fresh) {
 		return nil
 	}
 	return s.publishLocked(ctx, node)

@@ -68,9 +68,8 @@ bench: ## measure Weir against a bare Envoy; BENCH holds flags
 	go run ./test/bench $(BENCH)
 
 .PHONY: plugins
-plugins: ## build the example plugins that the compilers at hand can build: bin/plugins
-	@mkdir -p bin/plugins
-	GOOS=wasip1 GOARCH=wasm go build -buildvcs=false -buildmode=c-shared -ldflags='-s -w' -o bin/plugins/guard-go.wasm ./plugins/examples/guard-go
+plugins: build ## build the library of plugins and the examples, as far as the compilers at hand can: bin/plugins
+	@for dir in plugins/library/*/ plugins/examples/guard-go/; do bin/weir plugin build --out "bin/plugins/$$(basename "$$dir").wasm" "$$dir" || exit 1; done
 	@if command -v cargo >/dev/null && [ -d "$$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then set -x; \
 		cargo build --quiet --offline --release --target wasm32-unknown-unknown --target-dir .weir/rust --manifest-path plugins/examples/guard-rust/Cargo.toml && \
 		cp .weir/rust/wasm32-unknown-unknown/release/guard.wasm bin/plugins/guard-rust.wasm; \

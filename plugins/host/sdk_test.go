@@ -41,7 +41,7 @@ func goGuard(tb testing.TB) []byte {
 	root := repo.Root(tb)
 	builtGo.once.Do(func() {
 		file := filepath.Join(tb.TempDir(), "guard.wasm")
-		c := exec.Command("go", "build", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./plugins/examples/guard-go")
+		c := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./plugins/examples/guard-go")
 		c.Dir, c.Env = root, append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 		out, err := c.CombinedOutput()
 		if err != nil {

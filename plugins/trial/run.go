@@ -143,7 +143,7 @@ func (r *Result) fault(what, detail string) {
 type trialRun struct {
 	bench  *Bench
 	c      *Case
-	plugin *host.Plugin
+	plugin asker
 	known  map[string]host.Result
 	result *Result
 }

@@ -53,9 +53,10 @@ var layers = map[string]layer{
 	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/cli": {
-		[]string{"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/fetch", "internal/store"},
-		"the commands speak to the API as any other client does, or read files; the store is there for its types",
-		[]string{"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/store", "plugins/host", "plugins/trial", "plugins/workshop"},
+		[]string{
+			"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/fetch", "internal/store", "plugins/host", "plugins/trial",
+			"plugins/workshop",
+		},
 		"the commands speak to the API as any other client does, or read files; the store and the host are there for their types",
 	},
 	"internal/config":             {nil, "what a process is told must not depend on what it does with it"},

@@ -31,12 +31,12 @@ func diff(want, got string) string {
 	a, b = a[head:len(a)-tail], b[head:len(b)-tail]
 	for len(a) > 0 || len(b) > 0 {
 		switch {
-		case len(a) == 0 || len(b) > 0 && !slices.Contains(a, b[0]):
-			line("+ ", b[0])
-			b = b[1:]
-		case len(b) == 0 || a[0] != b[0]:
+		case len(a) > 0 && (len(b) == 0 || a[0] != b[0] && !slices.Contains(b, a[0])):
 			line("- ", a[0])
 			a = a[1:]
+		case len(a) == 0 || a[0] != b[0]:
+			line("+ ", b[0])
+			b = b[1:]
 		default:
 			line("  ", a[0])
 			a, b = a[1:], b[1:]

@@ -37,6 +37,13 @@ func continueResponse(id uuid.UUID, watched bool) *extprocv3.ProcessingResponse 
 }
 
 func denialResponse(id string, d *policy.Denial) *extprocv3.ProcessingResponse {
+	if d.Reply != nil {
+		r := immediate(d.Reply.Status, id, d.Reply.Body, DetailsDenied)
+		for _, h := range d.Reply.Headers { // a later one takes the place of an earlier one of its name
+			r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader(h.Name, h.Value))
+		}
+		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: r}}
+	}
 	r := immediate(d.Status, id, d.Body(), DetailsDenied)
 	if d.RetryAfter > 0 {
 		seconds := (d.RetryAfter + time.Second - 1) / time.Second

@@ -28,6 +28,8 @@ type overseer struct {
 }
 
 func (o *overseer) Watches() bool { return true }
+
+func (o *overseer) Abandon() {}
 func (o *overseer) Request(*policy.Question) (*policy.Ruling, *policy.Denial) {
 	return &policy.Ruling{Set: []policy.Header{{Name: "x-set", Value: "1"}}, Remove: []string{"x-gone"}}, nil
 }

@@ -16,6 +16,16 @@ type Denial struct {
 	Message    string        // a sentence that says what to do
 	RetryAfter time.Duration // sent as retry-after, rounded up to a second; zero means not at all
 	Allow      string        // the method to use instead, sent as allow; only with status 405
+
+	// Reply, if not nil, is what the client gets instead of Status and Body: a policy answers in its own words, and not necessarily in the negative.
+	Reply *Reply
+}
+
+// Replied returns a denial by which a policy answers itself.
+func Replied(r *Reply) *Denial {
+	d := Denied(r.Status, CodePluginReply, "A policy of this gateway has answered.")
+	d.Reply = r
+	return d
 }
 
 // Error implements error.

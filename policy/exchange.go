@@ -19,6 +19,7 @@ type Exchange struct {
 	operation Operation
 	judge     Judge // nil if nobody judges it
 	address   string
+	path      string
 	headers   []Header
 }
 

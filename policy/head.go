@@ -78,7 +78,7 @@ func (e *Engine) Begin(h *Head) (*Exchange, *Reply, *Denial) {
 	}
 	x.grant, x.operation = grant, at.operation
 	if x.judge = e.judge(&grant.tenant, &grant.key); x.judge != nil {
-		x.address, x.headers = h.Address, h.Headers
+		x.address, x.path, x.headers = h.Address, h.Path, h.Headers
 	}
 	return x, nil, nil
 }

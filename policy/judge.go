@@ -18,6 +18,10 @@ type Judge interface {
 
 	// Watch returns who sees the response of the exchange that is now admitted. It is called if Watches said so, and never for an exchange that is refused.
 	Watch(q *Question) Watcher
+
+	// Abandon is called instead of Watch for an exchange that is refused after Request let it through: it was changed to something that cannot be served. Nothing is
+	// called after it.
+	Abandon()
 }
 
 // Question is an exchange as a [Judge] is shown it. It must not be changed, nor kept.
@@ -27,6 +31,7 @@ type Question struct {
 	Key       *Key
 	Address   string   // the client's IP address; empty if it is not known
 	Headers   []Header // of the request, those that Envoy was told to forward for policies
+	Path      string   // of the request, with the query
 	Operation Operation
 	Model     string
 	Stream    bool

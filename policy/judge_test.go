@@ -17,6 +17,7 @@ type judge struct {
 	asked   []Question
 	offered []string
 	watched *Question
+	dropped int // calls of Abandon
 }
 
 func (j *judge) Watches() bool { return j.watcher != nil }
@@ -31,6 +32,8 @@ func (j *judge) Watch(q *Question) Watcher {
 	j.watched = q
 	return j.watcher
 }
+
+func (j *judge) Abandon() { j.dropped++ }
 
 // blind is a watcher that changes nothing.
 type blind struct{ Watcher }
@@ -179,5 +182,23 @@ func TestWatcherTakesTheUsageChunkOutItself(t *testing.T) {
 	j = &judge{watcher: blind{}, denial: &Denial{Code: "no"}}
 	if _, a, denial := ask(t, judgedEngine(t, j), "sk-1", `{"model":"large"}`); denial == nil || a != nil || j.watched != nil {
 		t.Error("a refused exchange is watched")
+	}
+}
+
+func TestJudgeIsToldOfAnExchangeThatItLetThroughInVain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		judge     judge
+		abandoned int
+	}{
+		"admitted":            {judge{}, 0},
+		"denied by itself":    {judge{denial: Denied(403, "no", "No.")}, 0},
+		"to an unknown model": {judge{ruling: &Ruling{Body: []byte(`{"model":"unheard-of","messages":[]}`)}}, 1},
+		"to no body":          {judge{ruling: &Ruling{Body: []byte(`{`)}}, 1},
+	} {
+		_, _, _ = ask(t, judgedEngine(t, &c.judge), "sk-1", `{"model":"large","messages":[]}`)
+		if c.judge.dropped != c.abandoned {
+			t.Errorf("%s: abandoned %d times, want %d", name, c.judge.dropped, c.abandoned)
+		}
 	}
 }

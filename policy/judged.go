@@ -7,15 +7,24 @@ import "slices"
 // judged goes on with a request whose body has been read, and which a judge has a say in. What counts is the model that the judge leaves: the client may
 // have asked for an alias that only the judge knows.
 func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Denial) {
-	q := x.question(g, &req, body)
-	ruling, denial := x.judge.Request(q)
+	ruling, denial := x.judge.Request(x.question(g, &req, body))
 	if denial != nil {
 		return nil, denial
 	}
+	a, denial := x.ruled(g, req, body, ruling)
+	if denial != nil {
+		x.judge.Abandon()
+	}
+	return a, denial
+}
+
+// ruled goes on with a request as the judge has left it.
+func (x *Exchange) ruled(g *grant, req request, body []byte, ruling *Ruling) (*Admission, *Denial) {
 	if ruling == nil {
 		ruling = &Ruling{}
 	}
 	changed := ruling.Body != nil
+	var denial *Denial
 	if changed {
 		if body = ruling.Body; int64(len(body)) > x.engine.maxBody {
 			return nil, tooLarge(x.engine.maxBody)
@@ -39,7 +48,7 @@ func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Deni
 	}
 	a.Set, a.Remove = ruling.Set, ruling.Remove
 	if x.judge.Watches() {
-		q = x.question(g, &req, body)
+		q := x.question(g, &req, body)
 		q.StripUsage = a.StripUsage
 		a.Watch, a.StripUsage = x.judge.Watch(q), false
 	}
@@ -48,7 +57,7 @@ func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Deni
 
 func (x *Exchange) question(g *grant, req *request, body []byte) *Question {
 	return &Question{
-		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers,
+		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers, Path: x.path,
 		Operation: x.operation, Model: req.model, Stream: req.stream, Body: body,
 		Channels: func(model string) []string { return x.offered(g, model) },
 	}

@@ -12,7 +12,9 @@ import (
 // Reply is a request's whole answer, given by the gateway itself.
 type Reply struct {
 	Status int
-	Body   []byte // JSON
+	Body   []byte // JSON, unless the headers say otherwise
+	// Headers are further ones; content-type may be among them.
+	Headers []Header
 }
 
 // modelObject is OpenAI's: https://platform.openai.com/docs/api-reference/models/object.

@@ -26,6 +26,7 @@ const (
 	CodeNoChannel           = "no_channel"
 	CodeUnavailable         = "unavailable"
 	CodeInternal            = "internal_error"
+	CodePluginReply         = "plugin_reply" // a plugin has answered in its own words
 )
 
 // Types of a [Denial], as OpenAI names them.

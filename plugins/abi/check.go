@@ -11,6 +11,9 @@ import (
 	"unicode/utf8"
 )
 
+// CheckHeaderName refuses the name of a header that plugins may not change: one of the gateway, or no name at all.
+func CheckHeaderName(name string) error { return checkHeaderName(name) }
+
 // checkHeaderName refuses what is no name, and what belongs to the gateway.
 func checkHeaderName(name string) error {
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"

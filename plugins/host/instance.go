@@ -29,7 +29,8 @@ type instance struct {
 	hooks       map[string]api.Function
 	slots       [4]uint64 // arguments and results
 
-	call call // the one that is under way
+	call  call // the one that is under way
+	owner any  // of a [Guest]
 }
 
 type instanceKey struct{}
@@ -103,6 +104,7 @@ func (i *instance) start(limit time.Duration, done <-chan struct{}) error {
 	p := i.plugin
 	i.call = call{left: p.limits.FuelToStart, budget: p.limits.FuelToStart, now: p.loaded, done: done, log: &logs{limits: p.limits}}
 	i.call.until = p.host.clock().Add(limit)
+	i.owner = p.abi.Owner
 	defer func() { p.host.report(p.source.Name, i.call.log) }()
 	for _, name := range []string{meter.ExportStart, exportInitialize} {
 		if f := i.mod.ExportedFunction(name); f != nil {
@@ -113,6 +115,12 @@ func (i *instance) start(limit time.Duration, done <-chan struct{}) error {
 			i.leave()
 		}
 	}
+	return p.abi.Start((*Guest)(i))
+}
+
+// configure gives the plugin its configuration.
+func (i *instance) configure() error {
+	p := i.plugin
 	if _, ok := i.hooks[exportConfigure]; !ok {
 		return nil
 	}

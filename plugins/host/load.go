@@ -46,16 +46,23 @@ type Source struct {
 //   - it imports what does not exist, or a helper whose capability was not granted;
 //   - a [*Failure]: it did not start, or did not take its configuration.
 func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
+	return h.load(ctx, s, &ABI{
+		Check: func(m *meter.Module) error { return errors.Join(checkExports(m), checkImports(m, s.Grants)) },
+		Start: func(g *Guest) error { return (*instance)(g).configure() },
+	})
+}
+
+func (h *Host) load(ctx context.Context, s Source, by *ABI) (*Plugin, error) {
 	limits := s.Limits.withDefaults()
 	m, err := meter.Instrument(s.Wasm, meter.Limits{Bytes: limits.ModuleBytes, MemoryPages: uint32(min(max(limits.MemoryBytes/meter.PageSize, 1), 1<<16))})
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", s.Name, err)
 	}
-	if err := errors.Join(checkExports(m), checkImports(m, s.Grants)); err != nil {
+	if err := by.Check(m); err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", s.Name, err)
 	}
 	sum := sha256.Sum256(s.Wasm)
-	p := &Plugin{host: h, source: s, limits: limits, module: m, loaded: h.clock(), digest: hex.EncodeToString(sum[:])}
+	p := &Plugin{host: h, source: s, abi: by, limits: limits, module: m, loaded: h.clock(), digest: hex.EncodeToString(sum[:])}
 	p.source.Wasm = nil // the caller's, and large
 	p.pool.init(limits.Concurrency, limits.Idle)
 	p.patterns.init()

@@ -21,6 +21,7 @@ import (
 type Plugin struct {
 	host     *Host
 	source   Source
+	abi      *ABI
 	limits   Limits
 	module   *meter.Module
 	compiled wazero.CompiledModule

@@ -42,6 +42,7 @@ var layers = map[string]layer{
 	"plugins/prompt":                {[]string{"policy", "plugins/abi", "internal/jsonscan"}, "it turns bytes into bytes, whoever judges them"},
 	"plugins/chain":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/host", "plugins/prompt"}, "it asks plugins in the engine's place; where they come from is not its business"},
 	"plugins/answer":                {[]string{"plugins/abi", "policy", "usage", "internal/jsonscan"}, "it turns a response into events and verdicts into bytes; who judges, and who moves the bytes, is not its business"},
+	"plugins/proxywasm":             {[]string{"policy", "plugins/abi", "plugins/host", "plugins/meter"}, "another ABI on the same machinery; of weir/1 it needs which headers are taken"},
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",

@@ -15,9 +15,10 @@ import (
 
 // judge is the chain of one exchange.
 type judge struct {
-	table  *Table
-	steps  []*step
-	states [][]byte // of each step, from its verdict before
+	table   *Table
+	steps   []*step
+	states  [][]byte       // of each step, from its verdict before
+	filters []policy.Judge // of each step that has one
 }
 
 var _ policy.Judge = (*judge)(nil)
@@ -40,7 +41,7 @@ type review struct {
 
 // Request implements [policy.Judge].
 func (j *judge) Request(q *policy.Question) (*policy.Ruling, *policy.Denial) {
-	if !slices.ContainsFunc(j.steps, func(s *step) bool { return s.request }) {
+	if !slices.ContainsFunc(j.steps, func(s *step) bool { return s.request || s.Filter != nil }) {
 		return nil, nil
 	}
 	r := &review{question: q, model: q.Model}
@@ -48,21 +49,49 @@ func (j *judge) Request(q *policy.Question) (*policy.Ruling, *policy.Denial) {
 		return nil, denial
 	}
 	r.channels = q.Channels(r.model)
-	for i, s := range j.steps {
-		if !s.request {
-			continue
-		}
-		result := s.Plugin.Request(context.Background(), j.exchange(r, i), s.Mode)
-		s.metrics.note(&result)
-		j.table.report(q.Exchange.String(), result.Failure)
-		if denial := j.follow(r, i, result.Verdict); denial != nil {
-			return nil, denial
-		}
+	if denial := j.review(r); denial != nil {
+		j.Abandon()
+		return nil, denial
 	}
 	if &r.body[0] != &q.Body[0] {
 		r.ruling.Body = r.body
 	}
 	return &r.ruling, nil
+}
+
+// review asks the steps.
+func (j *judge) review(r *review) *policy.Denial {
+	for i, s := range j.steps {
+		var denial *policy.Denial
+		switch {
+		case s.Filter != nil: // also one without a hook for requests: its stream begins here
+			denial = j.filter(r, i)
+		case s.request:
+			denial = j.ask(r, i)
+		}
+		if denial != nil {
+			return denial
+		}
+	}
+	return nil
+}
+
+// ask asks a step that speaks weir/1.
+func (j *judge) ask(r *review, i int) *policy.Denial {
+	s := j.steps[i]
+	result := s.Plugin.Request(context.Background(), j.exchange(r, i), s.Mode)
+	s.metrics.note(&result)
+	j.table.report(r.question.Exchange.String(), result.Failure)
+	return j.follow(r, i, result.Verdict)
+}
+
+// Abandon implements [policy.Judge].
+func (j *judge) Abandon() {
+	for _, f := range j.filters {
+		if f != nil {
+			f.Abandon()
+		}
+	}
 }
 
 // read takes a body in, the client's or one that a plugin has changed.

@@ -3,11 +3,14 @@
 package chain
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
 // Metrics count the calls of plugins, by the plugin's name. Make one for a process.
@@ -66,8 +69,7 @@ func (m *linkMetrics) note(r *host.Result) {
 	if m.failures == nil {
 		return
 	}
-	m.seconds.Observe(r.Time.Seconds())
-	m.fuel.Observe(float64(r.Fuel))
+	m.used(r.Time, r.Fuel)
 	v := r.Verdict
 	if r.Would != nil {
 		v = r.Would
@@ -82,6 +84,29 @@ func (m *linkMetrics) note(r *host.Result) {
 	default:
 		m.change.Inc()
 	}
+}
+
+// noteFilter counts one step of a filter.
+func (m *linkMetrics) noteFilter(r *proxywasm.Report) {
+	if m.failures == nil {
+		return
+	}
+	m.used(r.Time, r.Fuel)
+	switch {
+	case r.Failure != nil:
+		m.failed(r.Failure.Reason)
+	case r.Outcome == proxywasm.Deny:
+		m.deny.Inc()
+	case r.Outcome == proxywasm.Change:
+		m.change.Inc()
+	default:
+		m.carryOn.Inc()
+	}
+}
+
+func (m *linkMetrics) used(t time.Duration, fuel int64) {
+	m.seconds.Observe(t.Seconds())
+	m.fuel.Observe(float64(fuel))
 }
 
 func (m *linkMetrics) failed(why host.Reason) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -20,19 +21,29 @@ type Plugin interface {
 	About() host.About
 }
 
-var _ Plugin = (*host.Plugin)(nil)
+// Filter is what a chain needs of a [proxywasm.Plugin].
+type Filter interface {
+	About() host.About
+	Judge(proxywasm.Place) policy.Judge
+}
 
-// Link is a plugin in a place.
+var (
+	_ Plugin = (*host.Plugin)(nil)
+	_ Filter = (*proxywasm.Plugin)(nil)
+)
+
+// Link is a plugin in a place. It has either a Plugin, which speaks weir/1, or a Filter, which speaks proxy-wasm.
 type Link struct {
 	ID      int64  // of the attachment
 	Name    string // of the plugin
 	Plugin  Plugin
+	Filter  Filter
 	Mode    host.Mode
 	Tenant  policy.TenantID // whose exchanges it judges; zero: everybody's
 	Key     policy.KeyID    // the same; zero: of all keys
 	Place   int             // among the links of one scope; equal ones go by ID
 	Headers []string        // that it is shown
-	Body    bool            // it is shown the body too
+	Body    bool            // it is shown the body too; a Filter always is
 }
 
 // Options are what a [Table] needs from outside.
@@ -69,7 +80,12 @@ func NewTable(links []Link, o Options) *Table {
 	links = slices.Clone(links)
 	slices.SortFunc(links, func(a, b Link) int { return cmp.Or(cmp.Compare(a.Place, b.Place), cmp.Compare(a.ID, b.ID)) })
 	for _, l := range links {
-		about := l.Plugin.About()
+		var about host.About
+		if l.Filter != nil {
+			about = l.Filter.About()
+		} else {
+			about = l.Plugin.About()
+		}
 		s := &step{Link: l, request: about.Request, event: about.Event, metrics: o.Metrics.link(l.Name)}
 		switch {
 		case l.Key != 0:
@@ -93,6 +109,15 @@ func (t *Table) Judge(tenant *policy.Tenant, key *policy.Key) policy.Judge {
 	j := &judge{table: t, steps: make([]*step, 0, n)}
 	j.steps = append(append(append(j.steps, t.global...), ofTenant...), ofKey...)
 	j.states = make([][]byte, n)
+	j.filters = make([]policy.Judge, n)
+	for i, s := range j.steps {
+		if s.Filter != nil {
+			j.filters[i] = s.Filter.Judge(proxywasm.Place{Mode: s.Mode, Headers: s.Headers, Note: func(r proxywasm.Report) {
+				s.metrics.noteFilter(&r)
+				t.report(r.Exchange, r.Failure)
+			}})
+		}
+	}
 	return j
 }
 
@@ -103,12 +128,18 @@ func (t *Table) report(exchange string, f *host.Failure) {
 	}
 }
 
+// authority is shown to every filter.
+const authority = ":authority"
+
 // Headers returns the names of all headers that some plugin is shown, sorted.
 func (t *Table) Headers() []string {
 	var names []string
 	add := func(steps []*step) {
 		for _, s := range steps {
 			names = append(names, s.Headers...)
+			if s.Filter != nil {
+				names = append(names, authority)
+			}
 		}
 	}
 	add(t.global)

@@ -15,33 +15,59 @@ import (
 // clientClosed is why a response ends that nobody has read to its end. Envoy does not say whether the client left or the provider cut it off.
 const clientClosed = "client_closed"
 
-// Watch implements [policy.Judge].
+// Watch implements [policy.Judge]. Neighbours that speak weir/1 share one reading of the response.
 func (j *judge) Watch(q *policy.Question) policy.Watcher {
-	o := answer.Options{
-		Common:     abi.Event{Exchange: q.Exchange.String(), Caller: caller(q), Operation: string(q.Operation), Model: q.Model},
-		StripUsage: q.StripUsage,
-		Limit:      j.table.options.Hold,
+	var all []policy.Watcher
+	var judges []answer.Judge
+	answered := func(strip bool) {
+		if len(judges) > 0 || strip {
+			all = append(all, j.answer(q, judges, strip))
+			judges = nil
+		}
 	}
 	for i, s := range j.steps {
-		if !s.event {
-			continue
+		switch {
+		case !s.event:
+		case s.Filter != nil:
+			answered(false)
+			all = append(all, j.filters[i].Watch(q))
+		default:
+			judges = append(judges, j.event(i))
 		}
-		o.Judges = append(o.Judges, answer.Judge{
-			Name: s.Name, State: j.states[i], Open: s.Mode != host.Closed,
-			Event: func(e *abi.Event) (*abi.Verdict, error) {
-				shownTo := *e
-				shownTo.Headers = allowed(e.Headers, s.Headers)
-				r := s.Plugin.Event(context.Background(), &shownTo, s.Mode)
-				s.metrics.note(&r)
-				j.table.report(e.Exchange, r.Failure)
-				if r.Failure != nil && s.Mode != host.Shadow {
-					return nil, r.Failure
-				}
-				return r.Verdict, nil
-			},
-		})
+	}
+	answered(q.StripUsage) // last, so that every plugin sees the usage
+	if len(all) == 1 {
+		return all[0]
+	}
+	return newPipeline(all)
+}
+
+// answer shows a response to judges of events.
+func (j *judge) answer(q *policy.Question, judges []answer.Judge, strip bool) policy.Watcher {
+	o := answer.Options{
+		Common: abi.Event{Exchange: q.Exchange.String(), Caller: caller(q), Operation: string(q.Operation), Model: q.Model},
+		Judges: judges, StripUsage: strip, Limit: j.table.options.Hold,
 	}
 	return &watcher{answer: answer.New(o), table: j.table, exchange: o.Common.Exchange}
+}
+
+// event makes a judge of events of a step.
+func (j *judge) event(i int) answer.Judge {
+	s := j.steps[i]
+	return answer.Judge{
+		Name: s.Name, State: j.states[i], Open: s.Mode != host.Closed,
+		Event: func(e *abi.Event) (*abi.Verdict, error) {
+			shownTo := *e
+			shownTo.Headers = allowed(e.Headers, s.Headers)
+			r := s.Plugin.Event(context.Background(), &shownTo, s.Mode)
+			s.metrics.note(&r)
+			j.table.report(e.Exchange, r.Failure)
+			if r.Failure != nil && s.Mode != host.Shadow {
+				return nil, r.Failure
+			}
+			return r.Verdict, nil
+		},
+	}
 }
 
 // allowed returns those headers that a plugin may see.

@@ -36,6 +36,15 @@ type limit struct {
 	null  bool  // the client left it open
 }
 
+// Model returns the model that the body names; empty if it names none.
+func (p *Prompt) Model() string {
+	value := p.body[p.model.Start:p.model.End]
+	if len(value) == 0 || value[0] != '"' {
+		return ""
+	}
+	return jsonscan.Unquote(value)
+}
+
 // Error says what is wrong with a body, in words for who sent it.
 type Error struct {
 	Param  string // such as messages[0].content

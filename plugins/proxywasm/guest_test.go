@@ -49,7 +49,9 @@ func (g *guest) text(s string) w.Code {
 }
 
 // do calls a function and leaves its status.
-func (g *guest) do(name string, args ...w.Code) w.Code { return w.Seq(w.Seq(args...), w.Call(g.imports[name])) }
+func (g *guest) do(name string, args ...w.Code) w.Code {
+	return w.Seq(w.Seq(args...), w.Call(g.imports[name]))
+}
 
 // try is do, and drops the status.
 func (g *guest) try(name string, args ...w.Code) w.Code { return w.Seq(g.do(name, args...), w.Drop()) }

@@ -91,3 +91,8 @@ func Add() Code { return unary(0x6a) }
 
 // Sub subtracts two 32-bit numbers.
 func Sub() Code { return unary(0x6b) }
+
+// If0 does code if what condition leaves is zero.
+func If0(condition Code, code ...Code) Code {
+	return Seq(condition, unary(0x45), If(code...))
+}

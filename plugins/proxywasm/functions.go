@@ -136,7 +136,9 @@ func (c caller) log(a args) uint64 {
 	level := int(min(a[0], 5)) - 1
 	b := c.bytes(a[1], a[2])
 	c.guest.Charge(1000)
-	c.guest.Log(level, b)
+	if c.plugin.source.Log {
+		c.guest.Log(level, b)
+	}
 	if c.context == rootContext && level >= 1 {
 		c.said = string(b[:min(len(b), 300)])
 	}

@@ -4,7 +4,10 @@ package proxywasm
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,4 +173,32 @@ func FuzzHeadersAreReadAsTheyAreWritten(f *testing.F) {
 			t.Error("it was not set")
 		}
 	})
+}
+
+func TestLogIsPassedOnOnlyIfItIsGranted(t *testing.T) {
+	t.Parallel()
+	for _, granted := range []bool{false, true} {
+		var log bytes.Buffer
+		h, err := host.New(t.Context(), host.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine, err := New(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := newGuest()
+		g.hook(exportRequestBody, g.try("proxy_log", num(2), g.text("the prompt")), goOn)
+		p, err := mine.Load(t.Context(), Source{Name: "p", Wasm: g.Bytes(), Log: granted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.ask(t, Place{}, question())
+		if got := strings.Contains(log.String(), "the prompt"); got != granted {
+			t.Errorf("granted %v, logged %v", granted, got)
+		}
+		if err := errors.Join(p.Close(), h.Close(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}
 }

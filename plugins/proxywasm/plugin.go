@@ -84,6 +84,7 @@ type Source struct {
 	VMConfig    []byte // for proxy_on_vm_start
 	Limits      Limits
 	Upstreams   []Upstream
+	Log         bool // what it logs is passed on. Many plugins log whole prompts, and headers with the keys of their upstreams
 	RequestOnly bool // it is not shown responses, even if it has hooks for them, as all plugins of most SDKs have
 }
 
@@ -114,9 +115,11 @@ func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 		return check(m)
 	}
 	by := &host.ABI{Check: checked, Start: p.start, Owner: &stream{plugin: p, context: rootContext}}
-	p.module, err = h.host.LoadModule(ctx, host.Source{
-		Name: s.Name, Wasm: s.Wasm, Limits: p.limits.Limits, Grants: []host.Capability{host.Log, host.Clock},
-	}, by)
+	grants := []host.Capability{host.Clock}
+	if s.Log {
+		grants = append(grants, host.Log)
+	}
+	p.module, err = h.host.LoadModule(ctx, host.Source{Name: s.Name, Wasm: s.Wasm, Limits: p.limits.Limits, Grants: grants}, by)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ type instance struct {
 	slots       [4]uint64 // arguments and results
 
 	call  call // the one that is under way
-	owner any  // of a [Guest]
+	owner any  // of a [Instance]
 }
 
 type instanceKey struct{}
@@ -115,7 +115,7 @@ func (i *instance) start(limit time.Duration, done <-chan struct{}) error {
 			i.leave()
 		}
 	}
-	return p.abi.Start((*Guest)(i))
+	return p.abi.Start((*Instance)(i))
 }
 
 // configure gives the plugin its configuration.

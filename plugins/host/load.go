@@ -48,7 +48,7 @@ type Source struct {
 func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 	return h.load(ctx, s, &ABI{
 		Check: func(m *meter.Module) error { return errors.Join(checkExports(m), checkImports(m, s.Grants)) },
-		Start: func(g *Guest) error { return (*instance)(g).configure() },
+		Start: func(g *Instance) error { return (*instance)(g).configure() },
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 // caller is a stream whose guest calls a function.
 type caller struct {
 	*stream
-	guest *host.Guest
+	guest *host.Instance
 }
 
 // args are the arguments of a function; the upper halves of 32-bit ones are cleared.
@@ -76,7 +76,7 @@ var functions = map[string]host.Function{
 const five = i32 + i32 + i32 + i32 + i32
 
 func function(params string, do func(caller, args) uint64) host.Function {
-	return host.Function{Params: params, Results: i32, Do: func(g *host.Guest, stack []uint64) {
+	return host.Function{Params: params, Results: i32, Do: func(g *host.Instance, stack []uint64) {
 		g.Charge(costCall)
 		for n := range params {
 			if params[n] == i32[0] {

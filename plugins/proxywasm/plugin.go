@@ -128,7 +128,7 @@ func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 }
 
 // start brings an instance to where its streams begin: the root context is there and configured.
-func (p *Plugin) start(g *host.Guest) error {
+func (p *Plugin) start(g *host.Instance) error {
 	root := g.Owner().(*stream)
 	steps := []struct {
 		name string

@@ -15,7 +15,7 @@ import (
 // stream is one exchange as a plugin sees it, with an instance of its own. One goroutine uses it at a time.
 type stream struct {
 	plugin  *Plugin
-	guest   *host.Guest
+	guest   *host.Instance
 	context uint64
 	about   about
 

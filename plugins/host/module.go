@@ -17,7 +17,7 @@ import (
 // ABI is how modules and the host speak with each other. Meters, memory, resets, WASI and failures are the same for all; this is the rest.
 type ABI struct {
 	Check func(*meter.Module) error // refuses what does not speak it
-	Start func(*Guest) error        // brings a new instance to the state that is kept as its image; _initialize has been called
+	Start func(*Instance) error        // brings a new instance to the state that is kept as its image; _initialize has been called
 	Owner any                       // of a guest that starts: it may call its imports from _initialize on
 }
 
@@ -25,14 +25,14 @@ type ABI struct {
 // stack, and the result goes there; the upper half of a 32-bit number may hold anything.
 type Function struct {
 	Params, Results string
-	Do              func(g *Guest, stack []uint64)
+	Do              func(g *Instance, stack []uint64)
 }
 
 // Offer makes functions importable under the name of a module. It is called once for a name, before modules are loaded that import from it.
 func (h *Host) Offer(ctx context.Context, module string, functions map[string]Function) error {
 	b := h.runtime.NewHostModuleBuilder(module)
 	for name, f := range functions {
-		b.NewFunctionBuilder().WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) { f.Do((*Guest)(instanceOf(ctx)), stack) }),
+		b.NewFunctionBuilder().WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) { f.Do((*Instance)(instanceOf(ctx)), stack) }),
 			[]byte(f.Params), []byte(f.Results)).Export(name)
 	}
 	if _, err := b.Instantiate(ctx); err != nil {
@@ -98,7 +98,7 @@ func (m *Module) Close() error { return m.plugin.Close() }
 // Now is the time by the host's clock.
 func (m *Module) Now() time.Time { return m.plugin.host.clock() }
 
-// Failure makes a failure of an error of [Guest.Call] or [Module.Take].
+// Failure makes a failure of an error of [Instance.Call] or [Module.Take].
 func (m *Module) Failure(call string, err error) *Failure {
 	return failure(m.plugin.source.Name, call, err)
 }
@@ -123,23 +123,23 @@ func (m *Module) Note(tenant int64, f *Failure) {
 	}
 }
 
-// Take returns a guest in the state of the image, for one tenant. It goes back by [Guest.Release].
-func (m *Module) Take(ctx context.Context, tenant int64) (*Guest, error) {
+// Take returns a guest in the state of the image, for one tenant. It goes back by [Instance.Release].
+func (m *Module) Take(ctx context.Context, tenant int64) (*Instance, error) {
 	i, err := m.plugin.pool.take(ctx, m.plugin, tenant, m.plugin.limits.Time)
 	if err != nil {
 		return nil, err
 	}
-	return (*Guest)(i), nil
+	return (*Instance)(i), nil
 }
 
-// Guest is an instance of a module of any ABI. One goroutine uses it at a time.
-type Guest instance
+// Instance is an instance of a module of any ABI. One goroutine uses it at a time.
+type Instance instance
 
 // Owner is what the ABI knows of the guest.
-func (g *Guest) Owner() any { return g.owner }
+func (g *Instance) Owner() any { return g.owner }
 
 // SetOwner sets what Owner returns.
-func (g *Guest) SetOwner(o any) { g.owner = o }
+func (g *Instance) SetOwner(o any) { g.owner = o }
 
 // Budget bounds a call.
 type Budget struct {
@@ -148,8 +148,8 @@ type Budget struct {
 	Random uint64 // where the random numbers of WASI begin
 }
 
-// Begin opens a call: what is invoked until [Guest.End] shares one budget.
-func (g *Guest) Begin(b Budget) {
+// Begin opens a call: what is invoked until [Instance.End] shares one budget.
+func (g *Instance) Begin(b Budget) {
 	now := g.plugin.host.clock()
 	g.call = call{
 		budget: b.Fuel, left: b.Fuel, until: now.Add(b.Time), now: now, tenant: g.tenant, random: b.Random, log: &logs{limits: g.plugin.limits},
@@ -157,13 +157,13 @@ func (g *Guest) Begin(b Budget) {
 }
 
 // End closes a call, passes on what was logged in it, and returns the fuel that it used.
-func (g *Guest) End() (fuel int64) {
+func (g *Instance) End() (fuel int64) {
 	g.plugin.host.report(g.plugin.source.Name, g.call.log)
 	return min(g.call.budget, g.call.budget-g.call.left)
 }
 
 // Invoke calls an export with arguments and returns its result, if it has one.
-func (g *Guest) Invoke(name string, args ...uint64) (result uint64, err error) {
+func (g *Instance) Invoke(name string, args ...uint64) (result uint64, err error) {
 	i := (*instance)(g)
 	defer func() {
 		if fault := recover(); fault != nil { // wazero itself: nothing of the instance can be trusted
@@ -177,7 +177,7 @@ func (g *Guest) Invoke(name string, args ...uint64) (result uint64, err error) {
 }
 
 // Nest is Invoke for a function that the guest has called: it calls back, at the expense of the call that is under way.
-func (g *Guest) Nest(name string, args ...uint64) (uint64, error) {
+func (g *Instance) Nest(name string, args ...uint64) (uint64, error) {
 	f := g.hooks[name]
 	if f == nil {
 		if f = g.mod.ExportedFunction(name); f == nil {
@@ -194,42 +194,42 @@ func (g *Guest) Nest(name string, args ...uint64) (uint64, error) {
 }
 
 // Bytes returns a view of memory that the guest named. It ends the call if there is none.
-func (g *Guest) Bytes(at, n uint64) []byte { return (*instance)(g).bytes(at, n) }
+func (g *Instance) Bytes(at, n uint64) []byte { return (*instance)(g).bytes(at, n) }
 
 // Charge takes fuel for what a function does.
-func (g *Guest) Charge(n int64) { (*instance)(g).charge(n) }
+func (g *Instance) Charge(n int64) { (*instance)(g).charge(n) }
 
 // Log adds a line to the log of the call: 0 debug, 1 info, 2 warn, 3 error.
-func (g *Guest) Log(level int, message []byte) { g.call.log.add(level, message) }
+func (g *Instance) Log(level int, message []byte) { g.call.log.add(level, message) }
 
 // Now is the time as the guest sees it: it stands still during a call.
-func (g *Guest) Now() time.Time { return g.call.now }
+func (g *Instance) Now() time.Time { return g.call.now }
 
 // Memory is how many bytes of memory the guest has.
-func (g *Guest) Memory() uint32 { return g.mod.Memory().Size() }
+func (g *Instance) Memory() uint32 { return g.mod.Memory().Size() }
 
 // Abort ends the call that is under way; it does not return.
-func (g *Guest) Abort(why Reason, detail string) { panic(&stop{why, detail}) }
+func (g *Instance) Abort(why Reason, detail string) { panic(&stop{why, detail}) }
 
-// Rethrow ends the call that is under way for the reason why [Guest.Nest] failed; it does not return.
-func (g *Guest) Rethrow(err error) {
+// Rethrow ends the call that is under way for the reason why [Instance.Nest] failed; it does not return.
+func (g *Instance) Rethrow(err error) {
 	f := failure(g.plugin.source.Name, "", err)
 	panic(&stop{f.Reason, f.Detail})
 }
 
 // Exports reports whether the guest has a function of this name for the host.
-func (g *Guest) Exports(name string) bool {
+func (g *Instance) Exports(name string) bool {
 	_, ok := g.plugin.module.Export(name)
 	return ok
 }
 
 // Failed makes a failure of an error, for [ABI].Start.
-func (g *Guest) Failed(call string, err error) error {
+func (g *Instance) Failed(call string, err error) error {
 	return failure(g.plugin.source.Name, call, err)
 }
 
 // Release gives the guest back. If it is not sound, because a call failed in it, it is not used again.
-func (g *Guest) Release(sound bool) {
+func (g *Instance) Release(sound bool) {
 	i := (*instance)(g)
 	i.owner = nil
 	if sound && i.reset() {

@@ -17,7 +17,7 @@ import (
 // ABI is how modules and the host speak with each other. Meters, memory, resets, WASI and failures are the same for all; this is the rest.
 type ABI struct {
 	Check func(*meter.Module) error // refuses what does not speak it
-	Start func(*Instance) error        // brings a new instance to the state that is kept as its image; _initialize has been called
+	Start func(*Instance) error     // brings a new instance to the state that is kept as its image; _initialize has been called
 	Owner any                       // of a guest that starts: it may call its imports from _initialize on
 }
 
@@ -47,14 +47,13 @@ func CheckImports(m *meter.Module, module string, functions map[string]Function)
 	for _, f := range m.Imports {
 		var params, results string
 		known := false
-		if f.Module == module {
-			var have Function
-			have, known = functions[f.Name]
-			params, results = have.Params, have.Results
-		} else if f.Module == moduleWASI {
-			var have helper
-			have, known = wasi[f.Name]
-			params, results = have.params, have.results
+		switch f.Module {
+		case module:
+			have, ok := functions[f.Name]
+			known, params, results = ok, have.Params, have.Results
+		case moduleWASI:
+			have, ok := wasi[f.Name]
+			known, params, results = ok, have.params, have.results
 		}
 		switch {
 		case !known:

@@ -5,6 +5,7 @@ package proxywasm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weir-proxy/weir/plugins/host"
@@ -110,7 +111,7 @@ func check(m *meter.Module) error {
 	switch v := version(m); {
 	case v == "":
 		return fmt.Errorf("it exports no %s…: it is no plugin of proxy-wasm", versionPrefix)
-	case !known(v):
+	case !slices.Contains(versions, v):
 		return fmt.Errorf("it speaks version %s of proxy-wasm; here are spoken %s", v, strings.Join(versions, ", "))
 	}
 	for _, e := range exports {
@@ -127,15 +128,6 @@ func check(m *meter.Module) error {
 		errs = append(errs, errors.New("it does not export its memory under the name memory"))
 	}
 	return errors.Join(append(errs, host.CheckImports(m, importModule, functions))...)
-}
-
-func known(v string) bool {
-	for _, have := range versions {
-		if v == have {
-			return true
-		}
-	}
-	return false
 }
 
 func allocator(m *meter.Module) string {

@@ -216,7 +216,11 @@ func TestUpstreamsAreChecked(t *testing.T) {
 	t.Parallel()
 	c := newClients()
 	for _, list := range [][]Upstream{
-		{{Name: "a", URL: "ftp://x"}}, {{Name: "a", URL: "https://"}}, {{Name: "a", URL: "https://u:p@x"}}, {{Name: "a", URL: "https://x?y"}}, {{Name: "a", URL: ":"}},
+		{{Name: "a", URL: "ftp://x"}},
+		{{Name: "a", URL: "https://"}},
+		{{Name: "a", URL: "https://u:p@x"}},
+		{{Name: "a", URL: "https://x?y"}},
+		{{Name: "a", URL: ":"}},
 		{{Name: "a", URL: "https://x"}, {Name: "a", URL: "https://y"}},
 	} {
 		if _, err := c.upstreams(list); err == nil {

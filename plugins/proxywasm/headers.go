@@ -42,7 +42,7 @@ func (h *headers) replace(name, value string) {
 	for i, f := range *h {
 		if strings.EqualFold(f.Name, name) {
 			(*h)[i].Value = value
-			rest := headers((*h)[i+1:])
+			rest := (*h)[i+1:]
 			rest.remove(name)
 			*h = (*h)[:i+1+len(rest)]
 			return

@@ -159,7 +159,7 @@ func requestHeaders(q *policy.Question, names []string) headers {
 func (j *judge) failed(f *host.Failure) *policy.Denial {
 	j.note(Continue, f)
 	if j.stream != nil {
-		j.stream.end(f)
+		_ = j.stream.end(f) // what it failed by is f
 		j.stream = nil
 	}
 	if j.place.Mode != host.Closed {

@@ -22,11 +22,7 @@ type Host struct {
 
 // New makes the functions of proxy-wasm importable in a host. It is called once for each.
 func New(ctx context.Context, h *host.Host) (*Host, error) {
-	offered := make(map[string]host.Function, len(functions))
-	for name, f := range functions {
-		offered[name] = f
-	}
-	if err := h.Offer(ctx, importModule, offered); err != nil {
+	if err := h.Offer(ctx, importModule, functions); err != nil {
 		return nil, err
 	}
 	return &Host{host: h, calls: newClients()}, nil

@@ -274,3 +274,20 @@ func TestTimersQueuesAndGRPCAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkStream is an exchange with a plugin that looks at a header and at the body, which costs next to nothing by itself.
+func BenchmarkStream(b *testing.B) {
+	g := newGuest()
+	g.hook(exportRequestHeaders, g.try("proxy_get_header_map_value", num(mapRequestHeaders), g.text(":path"), num(out), num(out+4)), goOn)
+	g.hook(exportRequestBody, g.try("proxy_get_buffer_bytes", num(bufferRequestBody), num(0), w.Get(1), num(out), num(out+4)), goOn)
+	p := g.load(b, Source{})
+	q := question()
+	q.Body = []byte(strings.Repeat(" ", 4<<10) + hello)
+	b.ReportAllocs()
+	for b.Loop() {
+		j := p.Judge(Place{})
+		if _, denial := j.Request(q); denial != nil {
+			b.Fatal(denial)
+		}
+	}
+}

@@ -67,8 +67,7 @@ func (p *Plugin) open(q *policy.Question) (*stream, *host.Failure) {
 	s.calls.init(p.limits.Calls)
 	g.SetOwner(s)
 	if _, f := s.run(exportContextCreate, 0, streamContext, rootContext); f != nil {
-		s.end(f)
-		return nil, f
+		return nil, s.end(f)
 	}
 	return s, nil
 }

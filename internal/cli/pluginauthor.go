@@ -124,7 +124,7 @@ func openPlugin(c *cobra.Command, args []string, casesDir string) (*tried, error
 		if err != nil {
 			return nil, fmt.Errorf("build the plugin: %w", err)
 		}
-		defer os.RemoveAll(temp)
+		defer func() { _ = os.RemoveAll(temp) }() // of no use to anybody, whatever happens
 		file, dir = filepath.Join(temp, filepath.Base(path)+".wasm"), path
 		if err := workshop.Build(c.Context(), path, file); err != nil {
 			return nil, buildHint(err)
@@ -214,7 +214,7 @@ func runPluginTest(c *cobra.Command, args []string, f testFlags) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close(c.Context())
+	defer func() { _ = b.Close(c.Context()) }() // the process ends
 	results := []*trial.Result{}
 	failed := 0
 	for _, one := range p.cases {

@@ -36,7 +36,7 @@ included, and fuel. A folder is built first. Events are those of the case's resp
 		if err != nil {
 			return err
 		}
-		defer b.Close(c.Context())
+		defer func() { _ = b.Close(c.Context()) }() // the process ends
 		all := []trial.Measurement{}
 		for _, one := range p.cases {
 			if !strings.Contains(one.Name, *run) || one.Refused() {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -22,8 +23,7 @@ type outcome struct {
 	client   string   // want.response
 	replied  bool     // there is a response
 	whole    bool     // it was asked for in one piece
-	model    string
-	response bool // the request was let through, so that a response comes
+	response bool     // the request was let through, so that a response comes
 }
 
 // stage is an exchange on its way: first its request is judged, then its response played.
@@ -40,7 +40,7 @@ var exchangeID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
 // begin judges the request of a case.
 func begin(c *Case, r *recorder) *stage {
 	a := &c.asked
-	link := chain.Link{ID: 1, Name: "plugin", Plugin: r, Headers: names(append(a.headers[:len(a.headers):len(a.headers)], c.reply.headers...)), Body: a.showBody}
+	link := chain.Link{ID: 1, Name: "plugin", Plugin: r, Headers: names(slices.Concat(a.headers, c.reply.headers)), Body: a.showBody}
 	if len(c.reply.headers) == 0 {
 		link.Headers = append(link.Headers, "content-type")
 	}

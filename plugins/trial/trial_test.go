@@ -122,7 +122,7 @@ func TestCasesThatSayNothingFail(t *testing.T) {
 func TestMistakesInCasesAreNamed(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"-- wnat --\n":                              `there is no section "wnat"`,
+		"-- wish --\n":                              `there is no section "wish"`,
 		"-- want --\n-- want --\n":                  `the section "want" is there twice`,
 		"-- response.sse --\n-- response.text --\n": "a case has one response",
 		"-- settings --\nspeed: 9\n":                `settings, line 1: there is no setting "speed"`,

@@ -46,13 +46,13 @@ func Build(ctx context.Context, dir, out string) error {
 	if err != nil {
 		return fmt.Errorf("build a plugin: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }() // of no use to anybody, whatever happens
 	var module string
 	switch language(dir) {
 	case Go:
 		module, err = buildGo(ctx, dir, temp)
 	case Rust:
-		module, err = buildRust(ctx, dir, temp)
+		module, err = buildRust(ctx, dir)
 	default:
 		return fmt.Errorf("build %s: %w", dir, ErrNoSources)
 	}
@@ -115,7 +115,7 @@ func buildGo(ctx context.Context, dir, temp string) (string, error) {
 	return module, run(c, "install Go 1.24 or newer")
 }
 
-func buildRust(ctx context.Context, dir, temp string) (string, error) {
+func buildRust(ctx context.Context, dir string) (string, error) {
 	const target = "wasm32-unknown-unknown"
 	shelf := filepath.Join(dir, "target")
 	c := exec.CommandContext(ctx, "cargo", "build", "--quiet", "--release", "--target", target, "--target-dir", "target", "--message-format", "json-render-diagnostics")

@@ -50,7 +50,7 @@ func (w *watch) step(x *session, m *extprocv3.ProcessingRequest) (answer *extpro
 		return w.body(x, r.ResponseBody)
 	case *extprocv3.ProcessingRequest_ResponseTrailers:
 		if !w.over {
-			w.watcher.Body(nil, true) // nothing can be added to a body once the trailers are there
+			_, _, _ = w.watcher.Body(nil, true) // nothing can be added to a body once the trailers are there
 		}
 		return &extprocv3.ProcessingResponse{
 			Response: &extprocv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &extprocv3.TrailersResponse{}},
@@ -73,7 +73,7 @@ func (w *watch) head(x *session, h *extprocv3.HttpHeaders) (answer *extprocv3.Pr
 		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{Response: common}},
 	}
 	if h.GetEndOfStream() {
-		w.watcher.Body(nil, true)
+		_, _, _ = w.watcher.Body(nil, true)
 		return r, true
 	}
 	if w.whole = whole; whole {

@@ -40,7 +40,7 @@ var layers = map[string]layer{
 	"plugins/wasmtest":              {nil, "it serves tests"},
 	"cmd/weir":                      {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
 	"plugins/prompt":                {[]string{"policy", "plugins/abi", "internal/jsonscan"}, "it turns bytes into bytes, whoever judges them"},
-	"plugins/chain":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/host", "plugins/prompt"}, "it asks plugins in the engine's place; where they come from is not its business"},
+	"plugins/chain":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/host", "plugins/prompt", "plugins/proxywasm"}, "it asks plugins in the engine's place; where they come from is not its business"},
 	"plugins/answer":                {[]string{"plugins/abi", "policy", "usage", "internal/jsonscan"}, "it turns a response into events and verdicts into bytes; who judges, and who moves the bytes, is not its business"},
 	"plugins/proxywasm":             {[]string{"policy", "plugins/abi", "plugins/host", "plugins/meter"}, "another ABI on the same machinery; of weir/1 it needs which headers are taken"},
 	"internal/app": {

@@ -25,8 +25,12 @@ import (
 // the rows, and more than are compared one by one: as bad as it gets.
 func BenchmarkPost(b *testing.B) {
 	for _, c := range []load{
-		{rows: 500, keys: 10_000}, {rows: 5000, keys: 10_000}, {rows: 5000, keys: 100}, {rows: 5000, keys: 100, unresolved: 10_000},
-		{rows: 50_000, keys: 10_000}, {rows: 50_000, keys: 100},
+		{rows: 500, keys: 10_000},
+		{rows: 5000, keys: 10_000},
+		{rows: 5000, keys: 100},
+		{rows: 5000, keys: 100, unresolved: 10_000},
+		{rows: 50_000, keys: 10_000},
+		{rows: 50_000, keys: 100},
 	} {
 		b.Run(fmt.Sprintf("rows=%d/keys=%d/unresolved=%d", c.rows, c.keys, c.unresolved), c.run)
 	}

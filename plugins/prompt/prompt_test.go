@@ -138,7 +138,9 @@ func value(t *testing.T, body []byte) any {
 func TestEditsChangeOnlyTheirStrings(t *testing.T) {
 	p := read(t, policy.OpChat, conversation)
 	out, err := p.Apply(&abi.Verdict{Edits: []abi.Edit{
-		{Text: 1, Start: 0, End: 2, With: "Stay"}, {Text: 1, Start: 3, End: 9, With: ""}, {Text: 1, Start: 9, End: 9, With: "<&\n"},
+		{Text: 1, Start: 0, End: 2, With: "Stay"},
+		{Text: 1, Start: 3, End: 9, With: ""},
+		{Text: 1, Start: 9, End: 9, With: "<&\n"},
 		{Text: 6, Start: 5, End: 6, With: `"x"`},
 		{Text: 8, Start: 2, End: 2, With: "!"},
 	}})
@@ -163,14 +165,22 @@ func TestMessagesAreInsertedWhereTheyBelong(t *testing.T) {
 		inserts    []abi.Insert
 		edits      []abi.Edit
 	}{
-		{op: policy.OpChat, body: `{"model":"m","messages":[ {"role":"user","content":"a"} , {"role":"user","content":"b"} ]}`, inserts: []abi.Insert{at(0, "x"), at(0, "y"), at(1, "z"), at(2, "e"), at(2, "f")},
-			want: `{"model":"m","messages":[{"role":"system","content":"x"},{"role":"system","content":"y"},{"role":"user","content":"a"},{"role":"system","content":"z"},{"role":"user","content":"b"},{"role":"system","content":"e"},{"role":"system","content":"f"}]}`},
-		{op: policy.OpChat, body: `{"model":"m","messages":[ ]}`, inserts: []abi.Insert{at(0, "x"), at(0, "y")},
-			want: `{"model":"m","messages":[{"role":"system","content":"x"},{"role":"system","content":"y"}]}`},
-		{op: policy.OpResponses, body: `{"model":"m","input":"a"}`, inserts: []abi.Insert{at(0, "x"), at(1, "y")}, edits: []abi.Edit{{Text: 1, Start: 0, End: 1, With: "A"}},
-			want: `{"model":"m","input":[{"role":"system","content":"x"},{"role":"user","content":"A"},{"role":"system","content":"y"}]}`},
-		{op: policy.OpResponses, body: `{"model":"m","instructions":"i","input":[{"role":"user","content":"a"}]}`, inserts: []abi.Insert{at(0, "x"), at(2, "y")},
-			want: `{"model":"m","instructions":"i","input":[{"role":"system","content":"x"},{"role":"user","content":"a"},{"role":"system","content":"y"}]}`},
+		{
+			op: policy.OpChat, body: `{"model":"m","messages":[ {"role":"user","content":"a"} , {"role":"user","content":"b"} ]}`, inserts: []abi.Insert{at(0, "x"), at(0, "y"), at(1, "z"), at(2, "e"), at(2, "f")},
+			want: `{"model":"m","messages":[{"role":"system","content":"x"},{"role":"system","content":"y"},{"role":"user","content":"a"},{"role":"system","content":"z"},{"role":"user","content":"b"},{"role":"system","content":"e"},{"role":"system","content":"f"}]}`,
+		},
+		{
+			op: policy.OpChat, body: `{"model":"m","messages":[ ]}`, inserts: []abi.Insert{at(0, "x"), at(0, "y")},
+			want: `{"model":"m","messages":[{"role":"system","content":"x"},{"role":"system","content":"y"}]}`,
+		},
+		{
+			op: policy.OpResponses, body: `{"model":"m","input":"a"}`, inserts: []abi.Insert{at(0, "x"), at(1, "y")}, edits: []abi.Edit{{Text: 1, Start: 0, End: 1, With: "A"}},
+			want: `{"model":"m","input":[{"role":"system","content":"x"},{"role":"user","content":"A"},{"role":"system","content":"y"}]}`,
+		},
+		{
+			op: policy.OpResponses, body: `{"model":"m","instructions":"i","input":[{"role":"user","content":"a"}]}`, inserts: []abi.Insert{at(0, "x"), at(2, "y")},
+			want: `{"model":"m","instructions":"i","input":[{"role":"system","content":"x"},{"role":"user","content":"a"},{"role":"system","content":"y"}]}`,
+		},
 		{op: policy.OpChat, body: `{"model":"m"}`, inserts: []abi.Insert{at(0, "x")}, want: `{"model":"m"}`},
 	} {
 		out, err := read(t, c.op, c.body).Apply(&abi.Verdict{Inserts: c.inserts, Edits: c.edits})

@@ -33,7 +33,8 @@ func TestKillsOfTheProcessorLeaveNothingUnresolvedAndCutNoStream(t *testing.T) {
 	if tally.Unresolved != 0 || tally.AtRisk != 0 {
 		t.Errorf("%d rows are unresolved", tally.Unresolved)
 	}
-	if tally.Rows < 100 || tally.Refused < 10 {
+	// How many are refused is no measure: Envoy holds requests while no processor is there.
+	if tally.Rows < 100 {
 		t.Errorf("nothing was put to the test: %v", tally)
 	}
 }

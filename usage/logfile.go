@@ -17,7 +17,7 @@ import (
 // headBytes is how much of a log's beginning is kept to notice that another was written in its place.
 const headBytes = 1 << 10
 
-// keepRecords is how many records' room a log keeps from one batch to the next.
+// keepRecords is how many records' room a log keeps from one batch to the next, unless the next ones are as large.
 const keepRecords = 4096
 
 // logFile is a log that is being followed. It stays open, so that it can be read to its end after it was deleted.
@@ -156,8 +156,8 @@ func (f *logFile) boundary(pos int64) error {
 // posted notes that the batch is in the book.
 func (f *logFile) posted() {
 	f.batch.From = f.batch.To
-	if cap(f.batch.Records) > keepRecords {
-		f.batch.Records = nil // of a backlog: megabytes that a log may never need again
+	if n := cap(f.batch.Records); n > keepRecords && len(f.batch.Records) < n/2 {
+		f.batch.Records = nil // the backlog is over: megabytes that a log may never need again
 	}
 	f.batch.Records = f.batch.Records[:0]
 	f.audit.whole = time.Time{} // until the book says so itself

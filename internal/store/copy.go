@@ -3,11 +3,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"time"
@@ -29,6 +29,9 @@ const (
 // postgresEpoch is what timestamps count microseconds from, in microseconds since 1970.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
+// usageColumnCount is how many columns there are.
+const usageColumnCount = 25
+
 // usageColumns are in the order in which appendUsage writes their values.
 func usageColumns() []string {
 	return []string{
@@ -39,23 +42,47 @@ func usageColumns() []string {
 	}
 }
 
-// rowBytes is a little more than the bytes of a row with names of the usual length.
-const rowBytes = 320
-
 // copyUsage writes rows, which are bounded, into weir.usage.
 func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []sorted) error {
-	columns := usageColumns()
-	b := append(make([]byte, 0, rowBytes*len(rows)+64), copyHeader...)
-	for i := range rows {
-		b = binary.BigEndian.AppendUint16(b, uint16(len(columns))) //nolint:gosec // they are few
-		b = appendUsage(b, writer, rows[i].Record)
-	}
-	b = append(b, copyEnd...)
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b), `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)
+	from := &copyReader{writer: writer, rows: rows, buf: append(make([]byte, 0, 2*copyChunk), copyHeader...)}
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, from, `copy weir.usage (`+strings.Join(usageColumns(), ", ")+`) from stdin (format binary)`)
 	if err == nil && tag.RowsAffected() != int64(len(rows)) {
 		err = fmt.Errorf("postgres took %d", tag.RowsAffected()) // a trigger of somebody's
 	}
 	return err
+}
+
+// copyChunk is how much is encoded at once: a large batch would be many megabytes as a whole.
+const copyChunk = 32 << 10
+
+// copyReader encodes rows as they are read.
+type copyReader struct {
+	writer uuid.UUID
+	rows   []sorted // not encoded yet
+	buf    []byte
+	read   int // of buf
+	ended  bool
+}
+
+// Read implements io.Reader.
+func (c *copyReader) Read(p []byte) (int, error) {
+	if c.read == len(c.buf) && !c.ended {
+		c.buf, c.read = c.buf[:0], 0
+	}
+	for len(c.buf)-c.read < min(len(p), copyChunk) && !c.ended {
+		if len(c.rows) == 0 {
+			c.buf, c.ended = append(c.buf, copyEnd...), true
+			break
+		}
+		c.buf = binary.BigEndian.AppendUint16(c.buf, usageColumnCount)
+		c.buf = appendUsage(c.buf, c.writer, c.rows[0].Record)
+		c.rows = c.rows[1:]
+	}
+	n := copy(p, c.buf[c.read:])
+	if c.read += n; n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {

@@ -29,9 +29,6 @@ const (
 // postgresEpoch is what timestamps count microseconds from, in microseconds since 1970.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// usageColumnCount is how many columns there are.
-const usageColumnCount = 25
-
 // usageColumns are in the order in which appendUsage writes their values.
 func usageColumns() []string {
 	return []string{
@@ -44,8 +41,9 @@ func usageColumns() []string {
 
 // copyUsage writes rows, which are bounded, into weir.usage.
 func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []sorted) error {
-	from := &copyReader{writer: writer, rows: rows, buf: append(make([]byte, 0, 2*copyChunk), copyHeader...)}
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, from, `copy weir.usage (`+strings.Join(usageColumns(), ", ")+`) from stdin (format binary)`)
+	columns := usageColumns()
+	from := newCopyReader(writer, rows, len(columns))
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, from, `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)
 	if err == nil && tag.RowsAffected() != int64(len(rows)) {
 		err = fmt.Errorf("postgres took %d", tag.RowsAffected()) // a trigger of somebody's
 	}
@@ -58,10 +56,17 @@ const copyChunk = 32 << 10
 // copyReader encodes rows as they are read.
 type copyReader struct {
 	writer uuid.UUID
+	fields uint16   // of a row
 	rows   []sorted // not encoded yet
 	buf    []byte
 	read   int // of buf
 	ended  bool
+}
+
+func newCopyReader(writer uuid.UUID, rows []sorted, fields int) *copyReader {
+	return &copyReader{
+		writer: writer, rows: rows, fields: uint16(fields), buf: append(make([]byte, 0, 2*copyChunk), copyHeader...), //nolint:gosec // they are few
+	}
 }
 
 // Read implements io.Reader.
@@ -74,7 +79,7 @@ func (c *copyReader) Read(p []byte) (int, error) {
 			c.buf, c.ended = append(c.buf, copyEnd...), true
 			break
 		}
-		c.buf = binary.BigEndian.AppendUint16(c.buf, usageColumnCount)
+		c.buf = binary.BigEndian.AppendUint16(c.buf, c.fields)
 		c.buf = appendUsage(c.buf, c.writer, c.rows[0].Record)
 		c.rows = c.rows[1:]
 	}

@@ -13,12 +13,9 @@ import (
 
 // TestCopyIsReadInWhateverPieces: the bytes of a batch do not depend on how they are asked for, and no batch needs a large buffer.
 func TestCopyIsReadInWhateverPieces(t *testing.T) {
-	if got := len(usageColumns()); got != usageColumnCount {
-		t.Fatalf("%d columns, want %d", got, usageColumnCount)
-	}
 	rows := mixed(1000)
 	order := arrange(rows)
-	reader := func() *copyReader { return &copyReader{writer: uuid.Max, rows: order, buf: []byte(copyHeader)} }
+	reader := func() *copyReader { return newCopyReader(uuid.Max, order, len(usageColumns())) }
 	whole := reader()
 	want, err := io.ReadAll(whole)
 	if err != nil {

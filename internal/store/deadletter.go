@@ -139,6 +139,9 @@ func refused(err error) bool {
 	if !ok || unplaced(err) {
 		return false
 	}
+	if e.Code == stateBadCopy { // our fault, and every row's
+		return false
+	}
 	switch e.Code[:2] {
 	case "22", // data exception
 		"23", // integrity constraint violation

@@ -134,6 +134,7 @@ const (
 	stateUniqueViolation = "23505"
 	stateCheckViolation  = "23514" // a row that no partition takes, too
 	stateLimitExceeded   = "54000" // a value that is too long for an index
+	stateBadCopy         = "22P04" // COPY was not in its format
 	stateRaised          = "P0001" // raised by a trigger
 )
 

@@ -94,6 +94,7 @@ func (x *session) admit(body []byte) (answer *extprocv3.ProcessingResponse, done
 	}
 	answer = admissionResponse(admission)
 	if x.err = x.server.admitted(admission, len(body)); x.err != nil {
+		x.server.engine.Cancel(admission.Exchange)
 		return x.refuse(policy.Unavailable()), true
 	}
 	x.server.metrics.admitted.Inc()

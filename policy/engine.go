@@ -39,6 +39,13 @@ type Options struct {
 	// request whose head was accepted, and must be quick. Nil: nobody judges any.
 	Judge func(*Tenant, *Key) Judge
 
+	// Estimate sizes each billed request whose model is authorised, or refuses it, as when nothing is known of its price. It must be quick. Nil: nothing
+	// is estimated.
+	Estimate func(*Question) (Estimate, *Denial)
+
+	// Accountants are asked in this order, after plugins and when channels are known.
+	Accountants []Accountant
+
 	// How long one attempt may take to answer with the first byte. A stream begins early; an answer in one piece begins when
 	// the model has finished. Zero means the default.
 	FirstByte       time.Duration
@@ -56,6 +63,8 @@ type Engine struct {
 	health          Health
 	gate            func() *Denial
 	judge           func(*Tenant, *Key) Judge
+	estimate        func(*Question) (Estimate, *Denial)
+	accountants     []Accountant
 	firstByte       time.Duration
 	firstByteStream time.Duration
 }
@@ -71,6 +80,8 @@ func New(o Options) *Engine {
 		health:          o.Health,
 		gate:            o.Gate,
 		judge:           o.Judge,
+		estimate:        o.Estimate,
+		accountants:     o.Accountants,
 		firstByte:       cmp.Or(o.FirstByte, DefaultFirstByte),
 		firstByteStream: cmp.Or(o.FirstByteStream, DefaultFirstByteStream),
 	}

@@ -39,7 +39,9 @@ type Admission struct {
 	StripUsage bool     // Envoy takes out the chunk with the usage: the gateway asked for it, not the client, and no Watch does it
 	Set        []Header // of the request, before it goes to a provider
 	Remove     []string
-	Watch      Watcher // of the response; nil: it passes unseen. Whoever has the admission must close it
+	Inform     []Header // to the client, with the answer
+	Estimate   Estimate // of what the exchange may use
+	Watch      Watcher  // of the response; nil: it passes unseen. Whoever has the admission must close it
 	// FirstByteTimeout is how long each attempt may take until the answer begins.
 	FirstByteTimeout time.Duration
 }
@@ -70,13 +72,23 @@ func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
 	if denial != nil {
 		return nil, denial
 	}
-	return x.admission(g, &req, body, choices, nil), nil
+	return x.admission(g, &req, body, ruled{choices: choices})
 }
 
-// admission puts together what was decided.
-func (x *Exchange) admission(g *grant, req *request, body []byte, choices []Choice, tags []Tag) *Admission {
+// ruled is what has been decided of an exchange beyond its request.
+type ruled struct {
+	choices []Choice
+	tags    []Tag
+}
+
+// admission puts together what was decided, if the accountants agree.
+func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Admission, *Denial) {
+	estimate, inform, denial := x.reserve(g, req, body)
+	if denial != nil {
+		return nil, denial
+	}
 	a := &Admission{
-		Exchange: x.ID, Choices: choices, Model: req.model, Stream: req.stream,
+		Exchange: x.ID, Choices: r.choices, Inform: inform, Estimate: estimate, Model: req.model, Stream: req.stream,
 		ModelStart: req.modelAt.Start, ModelEnd: req.modelAt.End,
 		StripUsage: req.injected, FirstByteTimeout: x.engine.firstByte,
 	}
@@ -90,10 +102,10 @@ func (x *Exchange) admission(g *grant, req *request, body []byte, choices []Choi
 	}
 	ticket := Ticket{
 		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
-		Stream: req.stream, Model: req.model, Choices: choices, Tags: tags,
+		Stream: req.stream, Model: req.model, Choices: r.choices, Tags: r.tags,
 	}
 	a.Ticket = ticket.String()
-	return a
+	return a, nil
 }
 
 // choose finds the channels for a model.

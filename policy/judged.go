@@ -11,15 +11,15 @@ func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Deni
 	if denial != nil {
 		return nil, denial
 	}
-	a, denial := x.ruled(g, req, body, ruling)
+	a, denial := x.obey(g, req, body, ruling)
 	if denial != nil {
 		x.judge.Abandon()
 	}
 	return a, denial
 }
 
-// ruled goes on with a request as the judge has left it.
-func (x *Exchange) ruled(g *grant, req request, body []byte, ruling *Ruling) (*Admission, *Denial) {
+// obey goes on with a request as the judge has left it.
+func (x *Exchange) obey(g *grant, req request, body []byte, ruling *Ruling) (*Admission, *Denial) {
 	if ruling == nil {
 		ruling = &Ruling{}
 	}
@@ -42,7 +42,10 @@ func (x *Exchange) ruled(g *grant, req request, body []byte, ruling *Ruling) (*A
 			return nil, noChannel(req.model)
 		}
 	}
-	a := x.admission(g, &req, body, choices, ruling.Tags)
+	a, denial := x.admission(g, &req, body, ruled{choices: choices, tags: ruling.Tags})
+	if denial != nil {
+		return nil, denial
+	}
 	if changed && a.Body == nil {
 		a.Body = body
 	}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Estimate is what a request may use, as far as that is known before it is sent. The zero value claims nothing.
+type Estimate struct {
+	Input  int64 // tokens, most probably
+	Most   int64 // tokens of input at most; never below Input
+	Output int64 // tokens of output at most, of all answers together
+	Cost   int64 // nano-dollars at most
+	Price  int64 // the version of the prices that Cost rests on; zero: no price is known
+}
+
+// Demand is an exchange that is about to be admitted, as an [Accountant] is shown it. It must not be changed, nor kept.
+type Demand struct {
+	Exchange uuid.UUID
+	Time     time.Time // of admission
+	Tenant   *Tenant
+	Key      *Key
+	Model    string // as authorised, after any policy had its say
+	Estimate Estimate
+}
+
+// Accountant holds exchanges to what their key may use: budgets, rates, concurrency. It is called for each billed request, by many goroutines
+// at once, and must not wait for anything. What it has taken for an exchange it gives back when it hears of the exchange's end, by ways of its own.
+type Accountant interface {
+	// Reserve takes what an exchange may use from all that applies to it, or refuses and takes nothing. The headers, which may be nil, are for the
+	// client, with the answer.
+	Reserve(d *Demand) ([]Header, *Denial)
+
+	// Cancel gives back what Reserve took for an exchange that was refused after all. It is called at most once for each Reserve that did
+	// not refuse, before Envoy has heard of an admission.
+	Cancel(exchange uuid.UUID)
+}
+
+// estimate sizes a request for the accountants; without any, nobody needs to know.
+func (x *Exchange) estimate(q *Question) (Estimate, *Denial) {
+	if x.engine.estimate == nil {
+		return Estimate{}, nil
+	}
+	return x.engine.estimate(q)
+}
+
+// reserve asks the accountants in order. If one refuses, those before it get their part back. It returns the estimate that they went by, and what they tell
+// the client.
+func (x *Exchange) reserve(g *grant, req *request, body []byte) (Estimate, []Header, *Denial) {
+	if x.engine.estimate == nil && len(x.engine.accountants) == 0 {
+		return Estimate{}, nil, nil
+	}
+	estimate, denial := x.estimate(x.question(g, req, body))
+	if denial != nil {
+		return Estimate{}, nil, denial
+	}
+	d := &Demand{Exchange: x.ID, Time: x.engine.clock(), Tenant: &g.tenant, Key: &g.key, Model: req.model, Estimate: estimate}
+	var inform []Header
+	for i, a := range x.engine.accountants {
+		headers, denial := a.Reserve(d)
+		if denial != nil {
+			for _, before := range x.engine.accountants[:i] {
+				before.Cancel(x.ID)
+			}
+			return Estimate{}, nil, denial
+		}
+		inform = append(inform, headers...)
+	}
+	return estimate, inform, nil
+}
+
+// Cancel gives back what was reserved for an exchange that was admitted and of which Envoy will not hear. Envoy must not have been told.
+func (e *Engine) Cancel(exchange uuid.UUID) {
+	for _, a := range e.accountants {
+		a.Cancel(exchange)
+	}
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+)
+
+// accountant is an [Accountant] that does as it is told, and notes what it was asked.
+type accountant struct {
+	denial    *Denial
+	inform    []Header
+	demands   []Demand
+	cancelled []uuid.UUID
+}
+
+func (a *accountant) Reserve(d *Demand) ([]Header, *Denial) {
+	a.demands = append(a.demands, *d)
+	return a.inform, a.denial
+}
+
+func (a *accountant) Cancel(id uuid.UUID) { a.cancelled = append(a.cancelled, id) }
+
+func accountedExchange(t *testing.T, o Options) *Exchange {
+	t.Helper()
+	e := New(o)
+	s, err := NewSnapshot(SnapshotData{
+		Tenants:  []Tenant{{ID: 1, Name: "acme"}},
+		Keys:     []Key{{ID: 7, Tenant: 1, Hash: HashKey("sk-1")}},
+		Channels: []Channel{{ID: 10, Name: "first", Weight: 1, Models: []Model{{Name: "small"}, {Name: "large"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.SetSnapshot(s)
+	x, _, denial := e.Begin(&Head{Method: "POST", Path: "/v1/chat/completions", Authorization: "Bearer sk-1"})
+	if denial != nil {
+		t.Fatal(denial)
+	}
+	return x
+}
+
+func TestAccountantsAreShownTheEstimateOfTheModelThatPoliciesLeft(t *testing.T) {
+	a := &accountant{inform: []Header{{"x-ratelimit-limit-requests", "10"}}}
+	j := &judge{ruling: &Ruling{Body: []byte(`{"model":"large"}`)}}
+	x := accountedExchange(t, Options{
+		Judge: func(*Tenant, *Key) Judge { return j },
+		Estimate: func(q *Question) (Estimate, *Denial) {
+			return Estimate{Input: int64(len(q.Model)), Cost: int64(len(q.Body))}, nil
+		},
+		Accountants: []Accountant{a},
+	})
+	admission, denial := x.Admit([]byte(`{"model":"small","messages":[]}`))
+	if denial != nil {
+		t.Fatal(denial)
+	}
+	want := Estimate{Input: int64(len("large")), Cost: int64(len(`{"model":"large"}`))}
+	if len(a.demands) != 1 || a.demands[0].Estimate != want || a.demands[0].Model != "large" || a.demands[0].Key.ID != 7 || a.demands[0].Exchange != x.ID {
+		t.Errorf("demands %+v, want one of key 7 for large with %+v", a.demands, want)
+	}
+	if diff := cmp.Diff(admission.Inform, a.inform); diff != "" || admission.Estimate != want {
+		t.Errorf("admission's estimate %+v, headers %s", admission.Estimate, diff)
+	}
+}
+
+func TestRefusalOfOneAccountantGivesBackWhatOthersTook(t *testing.T) {
+	first, second, third := &accountant{}, &accountant{denial: Denied(429, "insufficient_quota", "no")}, &accountant{}
+	j := &judge{}
+	x := accountedExchange(t, Options{Judge: func(*Tenant, *Key) Judge { return j }, Accountants: []Accountant{first, second, third}})
+	if _, denial := x.Admit([]byte(`{"model":"small"}`)); denial != second.denial {
+		t.Fatalf("denial %v, want that of the second", denial)
+	}
+	if diff := cmp.Diff(first.cancelled, []uuid.UUID{x.ID}); diff != "" || len(second.cancelled) != 0 || len(third.demands) != 0 || j.dropped != 1 {
+		t.Errorf("first was cancelled %s; second %v; third was asked %v; the judge was abandoned %d times, want once", diff, second.cancelled, third.demands, j.dropped)
+	}
+}
+
+func TestWhatCannotBeEstimatedReservesNothing(t *testing.T) {
+	a := &accountant{}
+	refusal := Denied(403, "price_unknown", "no")
+	x := accountedExchange(t, Options{Estimate: func(*Question) (Estimate, *Denial) { return Estimate{}, refusal }, Accountants: []Accountant{a}})
+	if _, denial := x.Admit([]byte(`{"model":"small"}`)); denial != refusal || len(a.demands) != 0 {
+		t.Errorf("denial %v, demands %v", denial, a.demands)
+	}
+}
+
+func TestWhatCannotBeServedReservesNothing(t *testing.T) {
+	a := &accountant{}
+	x := accountedExchange(t, Options{Accountants: []Accountant{a}})
+	if _, denial := x.Admit([]byte(`{"model":"nowhere"}`)); denial == nil || len(a.demands) != 0 {
+		t.Errorf("denial %v, demands %v", denial, a.demands)
+	}
+}

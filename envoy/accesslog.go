@@ -54,7 +54,6 @@ var (
 		"attempts":   "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 		"rx":         "%BYTES_RECEIVED%",
 		"tx":         "%BYTES_SENT%",
-		"start":      "%START_TIME(%s.%6f)%",
 		"duration":   "%DURATION%",
 		"first_byte": "%RESPONSE_DURATION%",
 		"log_type":   "%ACCESS_LOG_TYPE%",

@@ -41,11 +41,11 @@ func BenchmarkParseLineByEncodingJSON(b *testing.B) {
 	b.SetBytes(int64(len(line)))
 	for b.Loop() {
 		var l struct {
-			Kind, Ticket, Usage, Cluster, Flags, Details, Start string
-			Status, Attempts                                    int
-			RX, TX, Duration                                    int64
-			FirstByte                                           *int64 `json:"first_byte"`
-			LogType                                             string `json:"log_type"`
+			Kind, Ticket, Usage, Cluster, Flags, Details string
+			Status, Attempts                             int
+			RX, TX, Duration                             int64
+			FirstByte                                    *int64 `json:"first_byte"`
+			LogType                                      string `json:"log_type"`
 		}
 		if err := json.Unmarshal(line, &l); err != nil {
 			b.Fatal(err)

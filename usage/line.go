@@ -5,7 +5,6 @@ package usage
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -31,9 +30,8 @@ type Line struct {
 	Attempts      int    // how many were made; in an attempt's line, which one it was
 	RequestBytes  int64  // of the body
 	ResponseBytes int64  // of the body
-	Start         time.Time
 	Duration      time.Duration
-	FirstByte     time.Duration // from Start to the first byte from the channel; -1 when there was none
+	FirstByte     time.Duration // from the beginning of the request to the first byte from the channel; -1 when there was none
 	LogType       string        // %ACCESS_LOG_TYPE%
 	RetryAfter    string        // the header, as the channel sent it
 }
@@ -121,8 +119,6 @@ func (l *Line) member(p *scanner, key string) {
 		l.RequestBytes, _ = p.count()
 	case "tx":
 		l.ResponseBytes, _ = p.count()
-	case "start":
-		l.Start = epoch(p)
 	case "duration":
 		if d, known := millis(p); known {
 			l.Duration = d
@@ -157,34 +153,6 @@ func millis(p *scanner) (time.Duration, bool) {
 		return 0, false
 	}
 	return time.Duration(v) * time.Millisecond, known
-}
-
-// epoch reads seconds since 1970 with up to nine digits of a fraction, as a string or a number.
-func epoch(p *scanner) time.Time {
-	s := p.plain()
-	if s == "" {
-		return time.Time{}
-	}
-	whole, fraction, _ := strings.Cut(s, ".")
-	if len(fraction) > 9 {
-		fraction = fraction[:9]
-	}
-	sec, err := strconv.ParseUint(whole, 10, 35) // up to the year 3058
-	if err != nil {
-		p.fail("malformed time")
-		return time.Time{}
-	}
-	var nsec uint64
-	if fraction != "" {
-		if nsec, err = strconv.ParseUint(fraction, 10, 32); err != nil {
-			p.fail("malformed time")
-			return time.Time{}
-		}
-		for range 9 - len(fraction) {
-			nsec *= 10
-		}
-	}
-	return time.Unix(int64(sec), int64(nsec)).UTC()
 }
 
 // splitLine finds what a physical line of the log holds. Normally that is one object. When Envoy was killed while it wrote, the line is

@@ -19,7 +19,7 @@ func TestLineIsReadInAnyOrderOfKeys(t *testing.T) {
 	want := Line{
 		Kind: KindExchange, Names: Names{Exchange: "X", Ticket: "T-1_x"}, Usage: `{"prompt_tokens":1,"s":"a\b/é"}`, Cluster: "channel-12", Status: 200,
 		Flags: "URX,UF", Details: "via_upstream", Attempts: 2, RequestBytes: 10, ResponseBytes: 20,
-		Start: time.Unix(1795362624, 103_000_000).UTC(), Duration: 5 * time.Second, FirstByte: 0, LogType: "DownstreamEnd",
+		Duration: 5 * time.Second, FirstByte: 0, LogType: "DownstreamEnd",
 	}
 	for _, s := range []string{
 		`{"attempts":2,"cluster":"channel-12","details":"via_upstream","duration":5000,"exchange":"X","first_byte":0,"flags":"URX,UF","kind":"exchange",` +
@@ -78,8 +78,6 @@ func TestMalformedLinesAreRefused(t *testing.T) {
 		"no fraction":       `{"kind":"exchange","rx":1.}`,
 		"no exponent":       `{"kind":"exchange","rx":1e}`,
 		"NaN":               `{"kind":"exchange","rx":NaN}`,
-		"time in words":     `{"kind":"exchange","start":"yesterday"}`,
-		"negative time":     `{"kind":"exchange","start":-5}`,
 		"deep":              `{"kind":"exchange","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
 		"zeros":             "\x00\x00\x00",
 	} {
@@ -101,7 +99,7 @@ func TestEnvoysOwnLinesAreRead(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", line, err)
 		}
-		if !l.Final() || l.Ticket == "" || l.Start.Year() != 2026 {
+		if !l.Final() || l.Ticket == "" {
 			t.Errorf("%s: got %+v", line, l)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -49,29 +48,13 @@ type processor struct {
 	life      *life
 }
 
-// The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
-// of megabytes and saves CPU on each request. The limit takes over where large bodies pile up. GOGC and GOMEMLIMIT win over both.
-const (
-	gcPercent   = 400
-	memoryLimit = 2 << 30 // bytes
-)
-
-func tuneCollector() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-}
-
 // Serve runs the processor until ctx ends. Then it admits nothing any more, waits for the lines of what is in flight for as long as
 // processor.drain says, ships what Envoy's log holds, says in one line what it leaves on the disk, and returns nil.
 //
 // A database that cannot be reached at the start is waited for, while requests are refused; what waiting does not mend, such as a wrong
 // password, is an error with a hint. Another processor with the same state_dir is waited for too, since it may be about to stop.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	tuneCollector()
+	tuneCollector(ctx)
 	key, err := cfg.EncryptionKey()
 	if err != nil {
 		return fmt.Errorf("secret_key: %w", err)

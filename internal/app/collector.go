@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
+// of megabytes and saves CPU on each request. When much is alive, as the intents of a long outage of Postgres are, the same share would be
+// hundreds of megabytes: so the garbage between two collections is at most garbageBytes, or as much as is alive. The limit takes over where large
+// bodies pile up. GOGC and GOMEMLIMIT win over all of this.
+const (
+	gcMost       = 400 // percent of what is alive
+	gcLeast      = 100
+	garbageBytes = 64 << 20
+	memoryLimit  = 2 << 30 // bytes
+	tuneInterval = time.Second
+)
+
+// tuneCollector sets the collector's pace until ctx ends.
+func tuneCollector(ctx context.Context) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	debug.SetGCPercent(gcMost)
+	go func() {
+		tick := time.NewTicker(tuneInterval)
+		defer tick.Stop()
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		percent := gcMost
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			metrics.Read(live)
+			if now := collectorPercent(live[0].Value.Uint64()); now != percent {
+				percent = now
+				debug.SetGCPercent(percent)
+			}
+		}
+	}()
+}
+
+// collectorPercent returns how much garbage there may be, in percent of the bytes that were alive at the last collection. It changes in steps: each change
+// stops the world for a moment.
+func collectorPercent(live uint64) int {
+	const step = 50
+	percent := garbageBytes * 100 / max(live, 1)
+	return int(min(max(percent/step*step, gcLeast), gcMost)) //nolint:gosec // it is at most gcMost
+}

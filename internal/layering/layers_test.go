@@ -53,6 +53,7 @@ var layers = map[string]layer{
 	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
 	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
+	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {
 		[]string{
 			"policy", "usage", "usage/journal", "internal/admin", "internal/config", "internal/fetch", "internal/store", "plugins/host", "plugins/trial",
@@ -64,7 +65,7 @@ var layers = map[string]layer{
 	"internal/fake":               {nil, "a provider that shares code with the gateway would share its mistakes"},
 	"internal/jsonscan":           {nil, "it reads bytes"},
 	"internal/layering":           {nil, "it is tests alone"},
-	"internal/postgres":           {[]string{"internal/child", "internal/wheel"}, "it runs a server; what is in it is store's business"},
+	"internal/postgres":           {[]string{"internal/child", "internal/filelock", "internal/wheel"}, "it runs a server; what is in it is store's business"},
 	"internal/postgres/pgtest":    {[]string{"internal/postgres", "internal/repo"}, "it serves tests"},
 	"internal/prices":             {nil, "what a token costs does not depend on who asks"},
 	"internal/prices/gen":         {nil, "it writes a file, from a list that it fetches"},
@@ -78,7 +79,7 @@ var layers = map[string]layer{
 	"internal/tokens/bpe/oracle":  {[]string{"internal/tokens/bpe", "internal/tokens/bpe/samples"}, "it compares bpe with tiktoken"},
 	"internal/tokens/bpe/samples": {nil, "it makes texts for tests, in which bpe may use it"},
 	"internal/version":            {nil, "it is one string"},
-	"internal/wheel":              {nil, "it fetches packages, whichever they are"},
+	"internal/wheel":              {[]string{"internal/filelock"}, "it fetches packages, whichever they are"},
 	"internal/fetch":              {nil, "it gets bytes from elsewhere, whatever is in them"},
 	"internal/loader":             {[]string{"policy", "plugins/abi", "plugins/chain", "plugins/host", "plugins/meter", "internal/store"}, "it makes what is attached ready to judge; who attaches it is not its business"},
 }

@@ -3,7 +3,6 @@
 package postgres
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // systemState is where the data go when the folder that was asked for cannot be entered by the user that the server runs as.
@@ -127,28 +125,4 @@ func bring(a *account, i Install) (Install, error) {
 		return i, err // unless another process was faster
 	}
 	return i, nil
-}
-
-// lockFolder takes an exclusive lock on a folder that ends with the process at the latest.
-func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil //nolint:errcheck,gosec // closing unlocks
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another process to start Postgres in %s: %w", dir, ctx.Err()), f.Close())
-		case <-tick.C:
-		}
-	}
 }

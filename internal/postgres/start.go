@@ -23,6 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weir-proxy/weir/internal/child"
+	"github.com/weir-proxy/weir/internal/filelock"
 )
 
 // Options say where a server runs and what it is.
@@ -77,7 +78,7 @@ func start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lockFolder(ctx, o.Dir)
+	unlock, err := filelock.Take(ctx, filepath.Join(o.Dir, ".lock"))
 	if err != nil {
 		return nil, err
 	}

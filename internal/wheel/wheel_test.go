@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-proxy/weir/internal/filelock"
 )
 
 type entry struct {
@@ -215,7 +217,7 @@ func TestFetchExplainsWhatWentWrong(t *testing.T) {
 func TestFetchGivesUpWithItsContext(t *testing.T) {
 	p, _ := small(t)
 	dir := t.TempDir()
-	unlock, err := lock(t.Context(), filepath.Join(dir, "small-1.0.lock"))
+	unlock, err := filelock.Take(t.Context(), filepath.Join(dir, "small-1.0.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}

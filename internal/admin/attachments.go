@@ -16,7 +16,9 @@ func attachmentOf(a store.Attachment) Attachment {
 	out := Attachment{
 		ID: int64(a.ID), PluginID: int64(a.PluginID), Plugin: a.Plugin, Digest: a.Digest.String(),
 		Place: a.Place, Mode: string(a.Mode), Config: PluginConfig(a.Config),
-		PluginRights: PluginRights{Grants: a.Grants, Headers: a.Headers, Body: a.Body},
+		PluginRights: PluginRights{
+			Grants: a.Grants, Headers: a.Headers, Body: a.Body, Upstreams: upstreamsTo(a.Upstreams), RequestOnly: a.RequestOnly,
+		},
 		Limits:       PluginLimits{Fuel: a.Limits.Fuel, MemoryBytes: a.Limits.MemoryBytes, TimeMS: a.Limits.Time.Milliseconds()},
 		Disabled:     a.Disabled, AttachmentHistory: AttachmentHistory{Created: a.Created, Swapped: a.Swapped},
 	}
@@ -33,6 +35,22 @@ func attachmentOf(a store.Attachment) Attachment {
 	}
 	if !a.RolledBack.IsZero() {
 		out.RolledBack = &RolledBack{At: a.RolledBack, From: a.RolledBackOf.String(), Why: a.RolledBackWhy}
+	}
+	return out
+}
+
+func upstreamsTo(list []store.PluginUpstream) []PluginUpstream {
+	out := make([]PluginUpstream, 0, len(list))
+	for _, u := range list {
+		out = append(out, PluginUpstream(u))
+	}
+	return out
+}
+
+func upstreamsOf(list []PluginUpstream) []store.PluginUpstream {
+	out := make([]store.PluginUpstream, 0, len(list))
+	for _, u := range list {
+		out = append(out, store.PluginUpstream(u))
 	}
 	return out
 }
@@ -79,6 +97,7 @@ func (a *api) createAttachment(w http.ResponseWriter, r *http.Request) error {
 	settings := store.PluginSettings{
 		Place: n.Place, Mode: store.PluginMode(cmp.Or(n.Mode, string(store.PluginClosed))), Config: string(n.Config),
 		Grants: n.Grants, Headers: n.Headers, Body: n.Body, Limits: limitsOf(n.Limits), Disabled: n.Disabled,
+		Upstreams: upstreamsOf(n.Upstreams), RequestOnly: n.RequestOnly,
 	}
 	version, err := a.try(r.Context(), trial{plugin: n.Plugin, version: n.Version, settings: settings})
 	if err != nil {
@@ -157,13 +176,17 @@ func (a *api) changeAttachment(w http.ResponseWriter, r *http.Request) error {
 	}
 	want := store.AttachmentChange{
 		Version: c.Version, Place: c.Place, Mode: (*store.PluginMode)(c.Mode), Config: (*string)(c.Config),
-		Grants: c.Grants, Headers: c.Headers, Body: c.Body, Disabled: c.Disabled,
+		Grants: c.Grants, Headers: c.Headers, Body: c.Body, Disabled: c.Disabled, RequestOnly: c.RequestOnly,
+	}
+	if c.Upstreams != nil {
+		list := upstreamsOf(*c.Upstreams)
+		want.Upstreams = &list
 	}
 	if c.Limits != nil {
 		l := limitsOf(*c.Limits)
 		want.Limits = &l
 	}
-	if c.Version != nil || c.Config != nil || c.Grants != nil || c.Headers != nil || c.Limits != nil {
+	if c.loads() {
 		at, err := a.Store.Attachment(r.Context(), id)
 		if err != nil {
 			return err
@@ -187,6 +210,11 @@ func (a *api) changeAttachment(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, http.StatusOK, attachmentOf(at))
 	return nil
+}
+
+// loads reports whether the plugin has to be loaded anew for the change.
+func (c *AttachmentChange) loads() bool {
+	return c.Version != nil || c.Config != nil || c.Grants != nil || c.Headers != nil || c.Limits != nil || c.Upstreams != nil || c.RequestOnly != nil
 }
 
 func (a *api) deleteAttachment(w http.ResponseWriter, r *http.Request) error {

@@ -84,6 +84,16 @@ type PluginRights struct {
 	Grants  []string `json:"grants"`  // capabilities
 	Headers []string `json:"headers"` // that it is shown
 	Body    bool     `json:"body"`    // it is shown the body
+
+	Upstreams   []PluginUpstream `json:"upstreams"`    // that it may call
+	RequestOnly bool             `json:"request_only"` // it is not shown responses
+}
+
+// PluginUpstream is a server that a plugin may call.
+type PluginUpstream struct {
+	Name    string `json:"name"` // as the plugin calls it
+	URL     string `json:"url"`
+	Private bool   `json:"private,omitempty"` // it may be at a private or local address
 }
 
 // AttachmentHistory is what became of an attachment.
@@ -115,6 +125,9 @@ type NewAttachment struct {
 	Body     bool         `json:"body,omitempty"`
 	Limits   PluginLimits `json:"limits,omitzero"`
 	Disabled bool         `json:"disabled,omitempty"`
+
+	Upstreams   []PluginUpstream `json:"upstreams,omitempty"`
+	RequestOnly bool             `json:"request_only,omitempty"`
 }
 
 // AttachmentChange changes the members that are present.
@@ -128,6 +141,9 @@ type AttachmentChange struct {
 	Body     *bool         `json:"body,omitempty"`
 	Limits   *PluginLimits `json:"limits,omitempty"` // as a whole
 	Disabled *bool         `json:"disabled,omitempty"`
+
+	Upstreams   *[]PluginUpstream `json:"upstreams,omitempty"` // as a whole
+	RequestOnly *bool             `json:"request_only,omitempty"`
 }
 
 // NewRollBack asks for the version before.

@@ -17,6 +17,7 @@ import (
 	"github.com/weir-proxy/weir/internal/tokens"
 	"github.com/weir-proxy/weir/plugins/chain"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -34,8 +35,13 @@ func (p *processor) newPlugins(ctx context.Context) (*loader.Loader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the host of plugins: %w", err)
 	}
+	filters, err := proxywasm.New(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("start the host of plugins: %w", err)
+	}
 	return loader.New(loader.Options{
 		Host:       h,
+		Filters:    filters,
 		Modules:    p.store,
 		Limits:     host.Limits{Fuel: c.Limits.Fuel, MemoryBytes: c.Limits.MemoryBytes, Time: c.Limits.Time, Concurrency: c.Limits.Concurrency},
 		Headers:    c.Headers,

@@ -124,7 +124,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
 
-		PolicyHeaders: cfg.Plugins.Headers,
+		PolicyHeaders: append([]string{":authority"}, cfg.Plugins.Headers...), // every plugin that speaks proxy-wasm is shown it
 	}
 }
 

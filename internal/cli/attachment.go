@@ -3,10 +3,8 @@
 package cli
 
 import (
-	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,6 +52,8 @@ func printAttachment(c *cobra.Command, a admin.Attachment) error {
 		{"grants", listed(a.Grants, "none")},
 		{"headers", listed(a.Headers, "none")},
 		{"body", yesNo(a.Body)},
+		{"upstreams", listed(upstreamNames(a.Upstreams), "none")},
+		{"responses", yesNo(!a.RequestOnly)},
 		{"fuel", orDefault(a.Limits.Fuel, "")},
 		{"memory", orDefault(a.Limits.MemoryBytes, " bytes")},
 		{"time", orDefault(a.Limits.TimeMS, " ms")},
@@ -69,49 +69,6 @@ func printAttachment(c *cobra.Command, a admin.Attachment) error {
 	return printThing(c, a, facts)
 }
 
-// attachmentFlags are what both attach and set take.
-type attachmentFlags struct {
-	version, mode, config, grants, headers string
-	place                                  int
-	body                                   bool
-	fuel, memory                           int64
-	time                                   time.Duration
-}
-
-// register takes what the mode is when the flag is not given.
-func (f *attachmentFlags) register(c *cobra.Command, mode string) {
-	c.Flags().StringVar(&f.version, "version", "", "the `VERSION`, by the first digits of its digest (default: the one that was pushed last)")
-	c.Flags().IntVar(&f.place, "place", 0, "`N`: among those for the same tenant, key or all, lower goes first")
-	c.Flags().StringVar(&f.mode, "mode", mode, "`MODE`: if it fails, closed denies and open goes on; shadow only counts")
-	c.Flags().StringVar(&f.config, "config", "", "the `CONFIGURATION`, usually JSON, or @FILE")
-	c.Flags().StringVar(&f.grants, "grant", "", "`CAPABILITIES` that it may use: log,clock,regexp,pii,json,counters")
-	c.Flags().StringVar(&f.headers, "header", "", "`HEADERS` that it is shown, of those in plugins.headers of weir.yaml")
-	c.Flags().BoolVar(&f.body, "body", false, "show it the body of requests, as it came")
-	c.Flags().Int64Var(&f.fuel, "fuel", 0, "`N`: instructions, roughly, of a call (default: plugins.limits of weir.yaml, as for the next two)")
-	c.Flags().Int64Var(&f.memory, "memory", 0, "`BYTES` of memory, a multiple of 65536")
-	c.Flags().DurationVar(&f.time, "time", 0, "`TIME` of a call, as in 20ms")
-}
-
-// configuration resolves @FILE. Unlike a secret it keeps its last line break.
-func (f *attachmentFlags) configuration() (admin.PluginConfig, error) {
-	path, isFile := strings.CutPrefix(f.config, "@")
-	if !isFile {
-		return admin.PluginConfig(f.config), nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", withHint(err, "--config takes a text, or @ and the name of a file")
-	}
-	return admin.PluginConfig(b), nil
-}
-
-func (f *attachmentFlags) limits() (admin.PluginLimits, error) {
-	if f.time%time.Millisecond != 0 {
-		return admin.PluginLimits{}, wrongUsage("--time: %v is not in whole milliseconds", f.time)
-	}
-	return admin.PluginLimits{Fuel: f.fuel, MemoryBytes: f.memory, TimeMS: f.time.Milliseconds()}, nil
-}
-
 func pluginAttach() *cobra.Command {
 	var f attachmentFlags
 	var tenant, key string
@@ -123,14 +80,19 @@ func pluginAttach() *cobra.Command {
 nothing that does not work. It takes effect within a second; exchanges in flight end as they began. One plugin may be attached many times.`,
 		Example: `  weir plugin attach guard --tenant acme --config '{"words":["secret"]}'
   weir plugin attach redactor --key acme/ci --grant pii --mode open --place 10
-  weir plugin attach audit --mode shadow`,
+  weir plugin attach audit --mode shadow
+  weir plugin attach moderator --tenant acme --grant log --upstream moderation.dns=https://moderation.example.com`,
 		Args: arguments("PLUGIN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			n := admin.NewAttachment{
 				Plugin: args[0], Version: f.version, Tenant: tenant, Key: key, Place: f.place, Mode: f.mode,
 				Grants: splitNames(f.grants), Headers: splitNames(strings.ToLower(f.headers)), Body: f.body, Disabled: disabled,
+				RequestOnly: f.requestOnly,
 			}
 			var err error
+			if n.Upstreams, err = f.servers(); err != nil {
+				return err
+			}
 			if n.Config, err = f.configuration(); err != nil {
 				return err
 			}
@@ -163,7 +125,7 @@ func pluginSet() *cobra.Command {
 		Short: "Change how a plugin judges where it is attached",
 		Long: `Change an attachment. Only what a flag names is changed; --version '' means the version that was pushed last. It takes effect within
 a second, and exchanges in flight end as they began. A new version that fails often in its first ten minutes is rolled back. A limit of
-0 is the default again.`,
+0 is the default again, and --upstream '' takes all upstreams away.`,
 		Example: `  weir plugin set 3 --version ''
   weir plugin set 3 --config @guard.json --mode open`,
 		Args: arguments("ID"),
@@ -200,59 +162,6 @@ a second, and exchanges in flight end as they began. A new version that fails of
 	f.register(c, "")
 	c.Flags().BoolVar(&disabled, "disabled", false, "leave it off until --disabled=false")
 	return c
-}
-
-// change makes a change of the flags that were given.
-func (f *attachmentFlags) change(c *cobra.Command) (admin.AttachmentChange, error) {
-	var ch admin.AttachmentChange
-	given := c.Flags().Changed
-	if !anyChanged(c, "version", "place", "mode", "config", "grant", "header", "body", "fuel", "memory", "time", "disabled") {
-		return ch, errNothingToSet
-	}
-	if given("version") {
-		ch.Version = &f.version
-	}
-	if given("place") {
-		ch.Place = &f.place
-	}
-	if given("mode") {
-		ch.Mode = &f.mode
-	}
-	if given("config") {
-		config, err := f.configuration()
-		if err != nil {
-			return ch, err
-		}
-		ch.Config = &config
-	}
-	if given("grant") {
-		names := splitNames(f.grants)
-		ch.Grants = &names
-	}
-	if given("header") {
-		names := splitNames(strings.ToLower(f.headers))
-		ch.Headers = &names
-	}
-	if given("body") {
-		ch.Body = &f.body
-	}
-	_, err := f.limits() // they are merged with those that stay
-	return ch, err
-}
-
-// mergeLimits changes those limits that were given; they are stored as a whole.
-func (f *attachmentFlags) mergeLimits(c *cobra.Command, now admin.PluginLimits) *admin.PluginLimits {
-	given := c.Flags().Changed
-	if given("fuel") {
-		now.Fuel = f.fuel
-	}
-	if given("memory") {
-		now.MemoryBytes = f.memory
-	}
-	if given("time") {
-		now.TimeMS = f.time.Milliseconds()
-	}
-	return &now
 }
 
 // attachmentArgument reads the id of an attachment.

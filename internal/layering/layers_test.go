@@ -46,12 +46,12 @@ var layers = map[string]layer{
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",
-			"internal/postgres", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host", "usage/journal",
+			"internal/postgres", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host", "plugins/proxywasm", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
 	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
-	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host"}, "it serves tests"},
+	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host", "plugins/proxywasm"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {
@@ -81,7 +81,7 @@ var layers = map[string]layer{
 	"internal/version":            {nil, "it is one string"},
 	"internal/wheel":              {[]string{"internal/filelock"}, "it fetches packages, whichever they are"},
 	"internal/fetch":              {nil, "it gets bytes from elsewhere, whatever is in them"},
-	"internal/loader":             {[]string{"policy", "plugins/abi", "plugins/chain", "plugins/host", "plugins/meter", "internal/store"}, "it makes what is attached ready to judge; who attaches it is not its business"},
+	"internal/loader":             {[]string{"policy", "plugins/abi", "plugins/chain", "plugins/host", "plugins/meter", "plugins/proxywasm", "internal/store"}, "it makes what is attached ready to judge; who attaches it is not its business"},
 }
 
 // onlyForTests are packages that no program may contain.

@@ -10,10 +10,12 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
 // identity is what makes two attachments use one plugin.
@@ -23,10 +25,17 @@ type identity struct {
 	config string
 	grants string
 	limits host.Limits
+
+	// Of plugins that speak proxy-wasm, which are loaded with them.
+	upstreams   string
+	requestOnly bool
 }
 
 func (l *Loader) identify(a *store.Attachment) identity {
-	return identity{plugin: a.Plugin, digest: a.Digest, config: a.Config, grants: strings.Join(a.Grants, ","), limits: l.limits(a.Limits)}
+	return identity{
+		plugin: a.Plugin, digest: a.Digest, config: a.Config, grants: strings.Join(a.Grants, ","), limits: l.limits(a.Limits),
+		upstreams: fmt.Sprint(a.Upstreams), requestOnly: a.RequestOnly,
+	}
 }
 
 // limits are those of an attachment, the others being the defaults of the loader.
@@ -41,8 +50,23 @@ func (l *Loader) limits(own store.PluginLimits) host.Limits {
 // handle is a loaded plugin as tables, and so exchanges, refer to it. All use goes through it: when it is garbage, the plugin is closed.
 type handle struct {
 	loader *Loader
-	plugin *host.Plugin
-	told   atomic.Bool // a notice of its quarantine is on its way
+	plugin *host.Plugin      // speaks weir/1; or
+	filter *proxywasm.Plugin // speaks proxy-wasm
+	told   atomic.Bool       // a notice of its quarantine is on its way
+}
+
+// loaded is what both kinds of plugins have.
+type loaded interface {
+	About() host.About
+	Quarantine(tenant int64) (until time.Time, why string)
+	Close() error
+}
+
+func (h *handle) loaded() loaded {
+	if h.filter != nil {
+		return h.filter
+	}
+	return h.plugin
 }
 
 // notice says that a plugin is left alone by the calls of a tenant.
@@ -58,16 +82,20 @@ func (l *Loader) load(ctx context.Context, a *store.Attachment) (*handle, error)
 	if err != nil {
 		return nil, &unread{err}
 	}
-	p, err := l.Host.Load(ctx, l.source(a, wasm))
+	h := &handle{loader: l}
+	if l.filters(wasm) {
+		h.filter, err = l.Filters.Load(ctx, l.filterSource(a, wasm))
+	} else {
+		h.plugin, err = l.Host.Load(ctx, l.source(a, wasm))
+	}
 	l.metrics.load(err)
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{loader: l, plugin: p}
 	l.mu.Lock()
 	l.open++
 	l.mu.Unlock()
-	runtime.AddCleanup(h, l.retire, p)
+	runtime.AddCleanup(h, l.retire, h.loaded())
 	return h, nil
 }
 
@@ -81,7 +109,7 @@ func (l *Loader) source(a *store.Attachment, wasm []byte) host.Source {
 }
 
 // retire closes a plugin that nothing refers to any more.
-func (l *Loader) retire(p *host.Plugin) {
+func (l *Loader) retire(p loaded) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
@@ -114,11 +142,11 @@ func (h *handle) Event(ctx context.Context, e *abi.Event, m host.Mode) host.Resu
 }
 
 // About implements [chain.Plugin].
-func (h *handle) About() host.About { return h.plugin.About() }
+func (h *handle) About() host.About { return h.loaded().About() }
 
 // failed tells of a quarantine, and never waits: whoever calls is a request.
 func (h *handle) failed(tenant int64) {
-	until, why := h.plugin.Quarantine(tenant)
+	until, why := h.loaded().Quarantine(tenant)
 	if until.IsZero() || !h.told.CompareAndSwap(false, true) {
 		return
 	}

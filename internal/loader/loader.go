@@ -16,6 +16,7 @@ import (
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/chain"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -28,6 +29,7 @@ type Modules interface {
 // Options are what [New] needs.
 type Options struct {
 	Host       *host.Host
+	Filters    *proxywasm.Host // on the same host, for plugins that speak proxy-wasm
 	Modules    Modules
 	Limits     host.Limits   // of attachments that have none of their own
 	Headers    []string      // that plugins may be shown, since Envoy brings them here
@@ -164,7 +166,7 @@ func (l *Loader) enforceLocked() {
 			continue
 		}
 		in := now[a.ID]
-		links = append(links, link(&in.Attachment, in.handle))
+		links = append(links, in.link())
 	}
 	l.inForce = now
 	keep := map[*handle]bool{}
@@ -187,7 +189,17 @@ func (l *Loader) enforceLocked() {
 func link(a *store.Attachment, p chain.Plugin) chain.Link {
 	return chain.Link{
 		ID: int64(a.ID), Name: a.Plugin, Plugin: p, Mode: modeOf(a.Mode), Tenant: a.Tenant, Key: a.Key, Place: a.Place, Headers: a.Headers, Body: a.Body,
+		RequestOnly: a.RequestOnly,
 	}
+}
+
+func (p *placed) link() chain.Link {
+	if p.handle.filter == nil {
+		return link(&p.Attachment, p.handle)
+	}
+	l := link(&p.Attachment, nil)
+	l.Filter = filter{p.handle}
+	return l
 }
 
 func modeOf(m store.PluginMode) host.Mode {

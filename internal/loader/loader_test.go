@@ -19,6 +19,7 @@ import (
 
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/plugins/wasmtest"
 	"github.com/weir-proxy/weir/policy"
 )
@@ -84,8 +85,13 @@ func started(t *testing.T) (*Loader, *shelf) {
 		t.Fatal(err)
 	}
 	s := &shelf{modules: map[store.Digest][]byte{}}
+	filters, err := proxywasm.New(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(filters.Close)
 	l := New(Options{
-		Host: h, Modules: s, Headers: []string{"x-team"}, Registerer: prometheus.NewRegistry(),
+		Host: h, Filters: filters, Modules: s, Headers: []string{"x-team"}, Registerer: prometheus.NewRegistry(),
 		Limits: host.Limits{Time: time.Minute, TimeToStart: time.Minute, Concurrency: 4}, // the machine may be busy
 	})
 	ctx, cancel := context.WithCancel(t.Context())

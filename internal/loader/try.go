@@ -12,6 +12,7 @@ import (
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
 	"github.com/weir-proxy/weir/plugins/meter"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
 // Sections of a module: plugins/ABI.md, section 10.
@@ -35,16 +36,22 @@ func (r *Refusal) Hint() string { return r.hint }
 // InspectPlugin loads a module to see whether it works, without a configuration and with all capabilities, and returns what it says of itself: JSON, each empty if
 // it says nothing. Only a [*Refusal] is about the module.
 func (l *Loader) InspectPlugin(ctx context.Context, name string, wasm []byte) (about, schema string, err error) {
-	p, err := l.Host.Load(ctx, host.Source{Name: name, Wasm: wasm, Limits: l.limits(store.PluginLimits{}), Grants: host.Capabilities()})
-	if err != nil {
-		f, failed := errors.AsType[*host.Failure](err)
-		if !failed || f.Reason != host.Refused { // what wants a configuration works so far
-			return "", "", refusal(ctx, err)
-		}
-	} else if err := p.Close(); err != nil {
-		return "", "", err
-	}
 	m, err := meter.Instrument(wasm, meter.Limits{Bytes: store.MaxModule, MemoryPages: 1 << 16})
+	if err != nil {
+		return "", "", refusal(ctx, fmt.Errorf("plugin %s: %w", name, err))
+	}
+	a := store.Attachment{Plugin: name}
+	if proxywasm.Speaks(m) {
+		err = l.tryFilter(ctx, &a, wasm)
+	} else {
+		for _, c := range host.Capabilities() {
+			a.Grants = append(a.Grants, string(c))
+		}
+		err = l.tryOut(ctx, &a, wasm)
+	}
+	if f, failed := errors.AsType[*host.Failure](err); failed && f.Reason == host.Refused { // what wants a configuration works so far
+		err = nil
+	}
 	if err != nil {
 		return "", "", refusal(ctx, err)
 	}
@@ -53,12 +60,6 @@ func (l *Loader) InspectPlugin(ctx context.Context, name string, wasm []byte) (a
 
 // TryPlugin loads a module as an attachment would, to see whether it works. Only a [*Refusal] is about the plugin and the attachment.
 func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte) error {
-	known := host.Capabilities()
-	for _, g := range a.Grants {
-		if !slices.Contains(known, host.Capability(g)) {
-			return &Refusal{fmt.Sprintf("there is no capability %q to grant", g), fmt.Sprintf("there are: %s", join(known))}
-		}
-	}
 	for _, h := range a.Headers {
 		if !slices.Contains(l.Headers, h) {
 			return &Refusal{
@@ -67,9 +68,39 @@ func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte)
 			}
 		}
 	}
-	p, err := l.Host.Load(ctx, l.source(&a, wasm))
-	if err != nil {
+	known, try := host.Capabilities(), l.tryOut
+	if l.filters(wasm) {
+		known, try = []host.Capability{host.Log}, l.tryFilter
+	} else if len(a.Upstreams) > 0 {
+		return &Refusal{
+			fmt.Sprintf("the plugin %s speaks weir/1, in which a plugin calls nobody", a.Plugin), "leave out --upstream, which is for plugins that speak proxy-wasm",
+		}
+	}
+	for _, g := range a.Grants {
+		if !slices.Contains(known, host.Capability(g)) {
+			return &Refusal{fmt.Sprintf("there is no capability %q to grant", g), fmt.Sprintf("there are: %s", join(known))}
+		}
+	}
+	if err := try(ctx, &a, wasm); err != nil {
 		return refusal(ctx, err)
+	}
+	return nil
+}
+
+// tryOut loads a module that speaks weir/1, and closes it.
+func (l *Loader) tryOut(ctx context.Context, a *store.Attachment, wasm []byte) error {
+	p, err := l.Host.Load(ctx, l.source(a, wasm))
+	if err != nil {
+		return err
+	}
+	return p.Close()
+}
+
+// tryFilter loads a module that speaks proxy-wasm, and closes it.
+func (l *Loader) tryFilter(ctx context.Context, a *store.Attachment, wasm []byte) error {
+	p, err := l.Filters.Load(ctx, l.filterSource(a, wasm))
+	if err != nil {
+		return err
 	}
 	return p.Close()
 }

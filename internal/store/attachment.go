@@ -34,6 +34,9 @@ type AttachmentChange struct {
 	Body     *bool
 	Limits   *PluginLimits
 	Disabled *bool
+
+	Upstreams   *[]PluginUpstream
+	RequestOnly *bool
 }
 
 // Apply makes the change in settings.
@@ -46,11 +49,13 @@ func (c *AttachmentChange) Apply(s *PluginSettings) {
 	set(&s.Body, c.Body)
 	set(&s.Limits, c.Limits)
 	set(&s.Disabled, c.Disabled)
+	set(&s.Upstreams, c.Upstreams)
+	set(&s.RequestOnly, c.RequestOnly)
 }
 
 const selectAttachment = `select a.id, a.plugin_id, p.name, a.digest, coalesce(a.tenant_id, 0), coalesce(t.name, ''), coalesce(a.key_id, 0),
 	coalesce(k.name, ''), a.place, a.mode, a.config, a.grants, a.headers, a.body, coalesce(a.fuel, 0), coalesce(a.memory_bytes, 0),
-	coalesce(a.time_ms, 0), a.disabled, a.created, a.swapped, a.previous, coalesce(a.previous_config, ''), a.rolled_back,
+	coalesce(a.time_ms, 0), a.disabled, a.upstreams, a.request_only, a.created, a.swapped, a.previous, coalesce(a.previous_config, ''), a.rolled_back,
 	coalesce(a.rolled_back_why, ''), a.rolled_back_of
 	from weir.attachment a join weir.plugin p on p.id = a.plugin_id left join weir.tenant t on t.id = a.tenant_id
 	left join weir.key k on k.id = a.key_id `
@@ -60,8 +65,8 @@ func scanAttachment(row pgx.CollectableRow) (a Attachment, err error) {
 	var ms int64
 	var rolledBack *time.Time
 	err = row.Scan(&a.ID, &a.PluginID, &a.Plugin, &digest, &a.Tenant, &a.TenantName, &a.Key, &a.KeyName, &a.Place, &a.Mode, &a.Config, &a.Grants,
-		&a.Headers, &a.Body, &a.Limits.Fuel, &a.Limits.MemoryBytes, &ms, &a.Disabled, &a.Created, &a.Swapped, &previous, &a.PreviousConfig,
-		&rolledBack, &a.RolledBackWhy, &left)
+		&a.Headers, &a.Body, &a.Limits.Fuel, &a.Limits.MemoryBytes, &ms, &a.Disabled, &a.Upstreams, &a.RequestOnly, &a.Created, &a.Swapped, &previous,
+		&a.PreviousConfig, &rolledBack, &a.RolledBackWhy, &left)
 	copy(a.Digest[:], digest)
 	copy(a.Previous[:], previous)
 	copy(a.RolledBackOf[:], left)
@@ -94,10 +99,10 @@ func (s *Store) Attach(ctx context.Context, n NewAttachment) (Attachment, error)
 		}
 		var id int64
 		err = tx.QueryRow(ctx, `insert into weir.attachment (plugin_id, digest, tenant_id, key_id, place, mode, config, grants, headers, body,
-			fuel, memory_bytes, time_ms, disabled) values ($1, $2, nullif($3::bigint, 0), nullif($4::bigint, 0), $5, $6, $7, $8, $9, $10,
-			nullif($11::bigint, 0), nullif($12::bigint, 0), nullif($13::bigint, 0), $14) returning id`,
+			fuel, memory_bytes, time_ms, disabled, upstreams, request_only) values ($1, $2, nullif($3::bigint, 0), nullif($4::bigint, 0),
+			$5, $6, $7, $8, $9, $10, nullif($11::bigint, 0), nullif($12::bigint, 0), nullif($13::bigint, 0), $14, $15, $16) returning id`,
 			int64(p.ID), v.Digest[:], int64(tenant), int64(key), n.Place, string(n.Mode), n.Config, n.Grants, n.Headers, n.Body,
-			n.Limits.Fuel, n.Limits.MemoryBytes, n.Limits.Time.Milliseconds(), n.Disabled).Scan(&id)
+			n.Limits.Fuel, n.Limits.MemoryBytes, n.Limits.Time.Milliseconds(), n.Disabled, n.Upstreams, n.RequestOnly).Scan(&id)
 		if err != nil {
 			return err
 		}
@@ -189,9 +194,10 @@ func (s *Store) SetAttachment(ctx context.Context, id AttachmentID, c Attachment
 			return err
 		}
 		_, err = tx.Exec(ctx, `update weir.attachment set place = $2, mode = $3, config = $4, grants = $5, headers = $6, body = $7,
-			fuel = nullif($8::bigint, 0), memory_bytes = nullif($9::bigint, 0), time_ms = nullif($10::bigint, 0), disabled = $11 where id = $1`,
+			fuel = nullif($8::bigint, 0), memory_bytes = nullif($9::bigint, 0), time_ms = nullif($10::bigint, 0), disabled = $11,
+			upstreams = $12, request_only = $13 where id = $1`,
 			int64(id), a.Place, string(a.Mode), a.Config, a.Grants, a.Headers, a.Body, a.Limits.Fuel, a.Limits.MemoryBytes,
-			a.Limits.Time.Milliseconds(), a.Disabled)
+			a.Limits.Time.Milliseconds(), a.Disabled, a.Upstreams, a.RequestOnly)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ func TestAttachmentsArePartOfTheConfiguration(t *testing.T) {
 	before := must(s.Configuration(ctx))
 	settings := PluginSettings{
 		Place: -3, Mode: PluginOpen, Config: `{"b":1, "a":[]}`, Grants: []string{"log", "pii"}, Headers: []string{"x-team"}, Body: true,
-		Limits: PluginLimits{Fuel: 5000, MemoryBytes: 1 << 20, Time: 20 * time.Millisecond},
+		Limits:    PluginLimits{Fuel: 5000, MemoryBytes: 1 << 20, Time: 20 * time.Millisecond},
+		Upstreams: []PluginUpstream{{Name: "outbound|443||a.dns", URL: "https://a.example.com/v1"}, {Name: "b", URL: "http://10.0.0.1", Private: true}}, RequestOnly: true,
 	}
 	a := attach(t, s, NewAttachment{Plugin: "p", PluginSettings: settings})
 	want := Attachment{
@@ -33,11 +34,12 @@ func TestAttachmentsArePartOfTheConfiguration(t *testing.T) {
 	if c := must(s.Configuration(ctx)); c.Revision != after.Revision {
 		t.Errorf("a push has changed the configuration")
 	}
-	place, mode, config, body, disabled := 9, PluginClosed, "", false, true
+	place, mode, config, body, disabled, only := 9, PluginClosed, "", false, true, false
 	got, err := s.SetAttachment(ctx, a.ID, AttachmentChange{
 		Place: &place, Mode: &mode, Config: &config, Grants: &[]string{}, Headers: &[]string{}, Body: &body, Limits: &PluginLimits{}, Disabled: &disabled,
+		Upstreams: &[]PluginUpstream{}, RequestOnly: &only,
 	})
-	want.PluginSettings = PluginSettings{Place: 9, Mode: PluginClosed, Grants: []string{}, Headers: []string{}, Disabled: true}
+	want.PluginSettings = PluginSettings{Place: 9, Mode: PluginClosed, Grants: []string{}, Headers: []string{}, Upstreams: []PluginUpstream{}, Disabled: true}
 	if diff := cmp.Diff(got, want); err != nil || diff != "" {
 		t.Errorf("changed: %v (-got +want):\n%s", err, diff)
 	}

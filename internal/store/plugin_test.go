@@ -224,6 +224,12 @@ func TestBadModulesAndSettingsAreRefused(t *testing.T) {
 		"fuel":   func(p *PluginSettings) { p.Limits.Fuel = 1 },
 		"memory": func(p *PluginSettings) { p.Limits.MemoryBytes = 1000 },
 		"time":   func(p *PluginSettings) { p.Limits.Time = time.Microsecond },
+
+		"upstream without a name":  func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{URL: "https://a"}} },
+		"upstream twice":           func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https://a"}, {Name: "a", URL: "https://b"}} },
+		"upstream without a host":  func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https:///v1"}} },
+		"upstream with a password": func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https://u:p@a"}} },
+		"upstream by file":         func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "file:///etc"}} },
 	} {
 		bad := good
 		change(&bad)
@@ -232,7 +238,7 @@ func TestBadModulesAndSettingsAreRefused(t *testing.T) {
 		}
 	}
 	good.Grants = []string{"pii", "log", "pii"}
-	if err := checkSettings(&good); err != nil || !cmp.Equal(good.Grants, []string{"log", "pii"}) || good.Headers == nil {
+	if err := checkSettings(&good); err != nil || !cmp.Equal(good.Grants, []string{"log", "pii"}) || good.Headers == nil || good.Upstreams == nil {
 		t.Errorf("got %+v, %v", good, err)
 	}
 }

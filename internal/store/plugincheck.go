@@ -4,6 +4,7 @@ package store
 
 import (
 	"encoding/json"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ const (
 	maxGrants      = 16
 	maxHeaders     = 32
 	maxHeaderName  = 128
+	maxUpstreams   = 32
+	maxUpstream    = 253  // bytes of its name
+	maxURL         = 1024 // bytes
 	maxWhy         = 2000 // of a roll-back
 	minDigestRef   = 6
 	minFuel        = 1000
@@ -86,7 +90,32 @@ func checkSettings(s *PluginSettings) error {
 			return invalid("header %q: a name of a header in lower case is needed", h)
 		}
 	}
+	if err := checkUpstreams(s); err != nil {
+		return err
+	}
 	return checkPluginLimits(s.Limits)
+}
+
+// checkUpstreams checks servers that may be called, and brings their list into its usual form.
+func checkUpstreams(s *PluginSettings) error {
+	s.Upstreams = append([]PluginUpstream{}, s.Upstreams...) // never nil, for a column that is not null
+	if len(s.Upstreams) > maxUpstreams {
+		return invalid("attachment: %d upstreams, at most %d", len(s.Upstreams), maxUpstreams)
+	}
+	for i, u := range s.Upstreams {
+		if u.Name == "" || len(u.Name) > maxUpstream || strings.ContainsFunc(u.Name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			return invalid("upstream %q: the name of a cluster is needed, in ASCII without spaces, of at most %d bytes", u.Name, maxUpstream)
+		}
+		at, err := url.Parse(u.URL)
+		if err != nil || len(u.URL) > maxURL || at.Scheme != "http" && at.Scheme != "https" || at.Hostname() == "" || at.User != nil ||
+			at.RawQuery != "" || at.Fragment != "" {
+			return invalid("upstream %s: its URL must be like https://host:port/path, without a user, query or fragment", u.Name)
+		}
+		if slices.ContainsFunc(s.Upstreams[:i], func(o PluginUpstream) bool { return o.Name == u.Name }) {
+			return invalid("upstream %s: it is there twice", u.Name)
+		}
+	}
+	return nil
 }
 
 func checkPluginLimits(l PluginLimits) error {

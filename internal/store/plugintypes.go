@@ -99,6 +99,16 @@ type PluginSettings struct {
 	Body     bool     // it is shown the body too
 	Limits   PluginLimits
 	Disabled bool
+
+	Upstreams   []PluginUpstream // that the plugin may call
+	RequestOnly bool             // it is not shown responses, even if it has hooks for them
+}
+
+// PluginUpstream is a server that a plugin may call. Its JSON is what stands in weir.attachment.
+type PluginUpstream struct {
+	Name    string `json:"name"` // as the plugin calls it: the name of a cluster
+	URL     string `json:"url"`  // such as https://moderation.example.com; a path in it is put before that of each call
+	Private bool   `json:"private,omitempty"`
 }
 
 // Attachment is a row of weir.attachment: a plugin in a place.

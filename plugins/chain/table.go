@@ -44,6 +44,8 @@ type Link struct {
 	Place   int             // among the links of one scope; equal ones go by ID
 	Headers []string        // that it is shown
 	Body    bool            // it is shown the body too; a Filter always is
+
+	RequestOnly bool // it is not shown responses
 }
 
 // Options are what a [Table] needs from outside.
@@ -86,7 +88,7 @@ func NewTable(links []Link, o Options) *Table {
 		} else {
 			about = l.Plugin.About()
 		}
-		s := &step{Link: l, request: about.Request, event: about.Event, metrics: o.Metrics.link(l.Name)}
+		s := &step{Link: l, request: about.Request, event: about.Event && !l.RequestOnly, metrics: o.Metrics.link(l.Name)}
 		switch {
 		case l.Key != 0:
 			t.keys[l.Key] = append(t.keys[l.Key], s)

@@ -157,11 +157,11 @@ func requestHeaders(q *policy.Question, names []string) headers {
 
 // failed ends the exchange for the plugin and says what the client is told; nil: nothing.
 func (j *judge) failed(f *host.Failure) *policy.Denial {
-	j.note(Continue, f)
 	if j.stream != nil {
 		_ = j.stream.end(f) // what it failed by is f
-		j.stream = nil
 	}
+	j.note(Continue, f) // now it is known whether the plugin is left alone from now on
+	j.stream = nil
 	if j.place.Mode != host.Closed {
 		return nil
 	}

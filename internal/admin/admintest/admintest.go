@@ -20,6 +20,7 @@ import (
 	"github.com/weir-proxy/weir/internal/postgres/pgtest"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/usage"
 )
 
@@ -89,8 +90,12 @@ func plugins(t testing.TB, s *store.Store) *loader.Loader {
 	if err != nil {
 		t.Fatal(err)
 	}
+	filters, err := proxywasm.New(context.Background(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l := loader.New(loader.Options{
-		Host: h, Modules: s, Headers: []string{"x-team"}, Registerer: prometheus.NewRegistry(),
+		Host: h, Filters: filters, Modules: s, Headers: []string{"x-team"}, Registerer: prometheus.NewRegistry(),
 		Limits: host.Limits{TimeToStart: time.Minute}, // the machine may be busy
 	})
 	t.Cleanup(func() {

@@ -51,7 +51,7 @@ func plugins(t *testing.T, c *admin.Client, tenant admin.Tenant) {
 	}
 	want := admin.Attachment{
 		PluginID: pushed.ID, Plugin: "picky", Digest: first, TenantID: &tenant.ID, Tenant: &tenant.Name, Place: 3, Mode: "closed", Config: `{"b":1,"a":[2]}`,
-		PluginRights: admin.PluginRights{Grants: []string{"log"}, Headers: []string{"x-team"}, Body: true},
+		PluginRights: admin.PluginRights{Grants: []string{"log"}, Headers: []string{"x-team"}, Body: true, Upstreams: []admin.PluginUpstream{}},
 		Limits:       admin.PluginLimits{Fuel: 1_000_000, MemoryBytes: 1 << 20, TimeMS: 20},
 	}
 	ignore := cmpopts.IgnoreFields(admin.Attachment{}, "ID", "AttachmentHistory.Created", "AttachmentHistory.Swapped")

@@ -212,7 +212,7 @@ func runPluginTest(c *cobra.Command, args []string, f testFlags) error {
 	}
 	b, err := trial.NewBench(c.Context(), p.wasm, trial.Options{Name: p.name, CacheDir: compiled(), MaxFuel: f.maxFuel, Update: f.update, Quick: f.quick})
 	if err != nil {
-		return err
+		return benchHint(err)
 	}
 	defer func() { _ = b.Close(c.Context()) }() // the process ends
 	results := []*trial.Result{}

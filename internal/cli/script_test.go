@@ -95,6 +95,7 @@ func TestScripts(t *testing.T) {
 			"journal": keepJournal,
 			"damage":  damage,
 			"guest":   guest,
+			"filter":  filter,
 		},
 	})
 }
@@ -161,6 +162,14 @@ func guest(ts *testscript.TestScript, neg bool, args []string) {
 	wasm := g.Wasm()
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), wasm, 0o600))
 	ts.Setenv("DIGEST", store.DigestOf(wasm).String())
+}
+
+// filter FILE makes a plugin that speaks proxy-wasm and calls the upstream judge.
+func filter(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: filter FILE")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), wasmtest.Filter{Upstream: "judge", Picky: true}.Wasm(), 0o600))
 }
 
 // damage FILE turns a bit in the middle of a file, whose name may be a pattern.

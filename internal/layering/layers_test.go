@@ -29,7 +29,7 @@ var layers = map[string]layer{
 	"plugins/sdk/go":                {nil, "it is built into plugins, and so are its imports"},
 	"plugins/examples/guard-go":     {[]string{"plugins/sdk/go"}, "it shows what a plugin needs"},
 	"plugins/sdk":                   {nil, "it is sources, for who begins a plugin"},
-	"plugins/trial":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/chain", "plugins/host", "plugins/meter"}, "it puts a plugin into an exchange without a gateway; what is tried is not its business"},
+	"plugins/trial":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/chain", "plugins/host", "plugins/meter", "plugins/proxywasm"}, "it puts a plugin into an exchange without a gateway; what is tried is not its business"},
 	"plugins/workshop":              {[]string{"plugins/sdk"}, "it writes and builds files; it runs no plugin"},
 	"plugins/library/limits":        {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/library/model-alias":   {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-proxy/weir/plugins/host"
 	"github.com/weir-proxy/weir/plugins/meter"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
 // Report is what a module is, and whether a gateway would take it.
@@ -50,6 +51,7 @@ const (
 	exportABI      = "weir_abi_1"
 	abiProxyWasm   = "proxy-wasm"
 	proxyWasmABI   = "proxy_abi_version_"
+	proxyWasmHook  = "proxy_on_"
 	sectionAbout   = "weir.about"
 	sectionSchema  = "weir.schema"
 	exportPrefix   = "weir_"
@@ -74,7 +76,7 @@ func Inspect(ctx context.Context, wasm, config []byte, limits host.Limits) (*Rep
 	if err != nil {
 		return nil, err
 	}
-	p, err := h.Load(ctx, host.Source{Name: "inspected", Wasm: wasm, Config: config, Limits: limits, Grants: host.Capabilities()})
+	p, err := start(ctx, h, m, host.Source{Name: "inspected", Wasm: wasm, Config: config, Limits: limits, Grants: host.Capabilities()})
 	if err != nil {
 		r.refuse(err)
 		return r, h.Close(ctx)
@@ -82,6 +84,31 @@ func Inspect(ctx context.Context, wasm, config []byte, limits host.Limits) (*Rep
 	r.Memory.Pristine = p.About().Pristine
 	return r, errors.Join(p.Close(), h.Close(ctx))
 }
+
+// started is a plugin of either ABI.
+type started interface {
+	About() host.About
+	Close() error
+}
+
+// start loads a module by the ABI that it speaks.
+func start(ctx context.Context, h *host.Host, m *meter.Module, s host.Source) (started, error) {
+	if !proxywasm.Speaks(m) {
+		return h.Load(ctx, s)
+	}
+	filters, err := proxywasm.New(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	p, err := filters.Load(ctx, proxywasm.Source{Name: s.Name, Wasm: s.Wasm, Config: s.Config, Limits: proxywasm.Limits{Limits: s.Limits}})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ErrFilter says that a module speaks proxy-wasm: only its own SDK can try it, with a host of its own.
+var ErrFilter = errors.New("it speaks proxy-wasm, and cases are for plugins of weir/1")
 
 func (r *Report) refuse(err error) {
 	if f, ok := errors.AsType[*host.Failure](err); ok && f.Reason == host.Refused {
@@ -103,7 +130,7 @@ func (r *Report) look(m *meter.Module) {
 			r.ABI = abiWeir
 		case strings.HasPrefix(f.Name, proxyWasmABI) && r.ABI == "":
 			r.ABI = abiProxyWasm + " " + strings.ReplaceAll(strings.TrimPrefix(f.Name, proxyWasmABI), "_", ".")
-		case f.Name == hookOfRequests, f.Name == hookOfEvents, f.Name == hookConfigure:
+		case f.Name == hookOfRequests, f.Name == hookOfEvents, f.Name == hookConfigure, strings.HasPrefix(f.Name, proxyWasmHook):
 			r.Hooks = append(r.Hooks, f.Name)
 		}
 	}
@@ -116,6 +143,9 @@ func (r *Report) look(m *meter.Module) {
 			}
 		}
 		r.Imports = append(r.Imports, i)
+	}
+	if proxywasm.Speaks(m) {
+		r.Remarks = append(r.Remarks, "what it logs is dropped, unless log is granted; what it calls by proxy_http_call needs an --upstream of that name")
 	}
 	slices.Sort(r.Grants)
 	slices.Sort(r.Hooks)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/meter"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
 // Options say how a module is tried.
@@ -50,8 +52,11 @@ func (f *freshCounters) Add(c host.Counter, delta int64, window time.Duration, n
 	return (*f.Load()).Add(c, delta, window, now)
 }
 
-// NewBench returns a bench for a module.
+// NewBench returns a bench for a module. It returns an error wrapping [ErrFilter] for one that speaks proxy-wasm.
 func NewBench(ctx context.Context, wasm []byte, o Options) (*Bench, error) {
+	if m, err := meter.Instrument(wasm, meterLimits(o.Limits)); err == nil && proxywasm.Speaks(m) {
+		return nil, fmt.Errorf("plugin %s: %w", o.Name, ErrFilter)
+	}
 	b := &Bench{wasm: wasm, options: o, count: &freshCounters{}}
 	b.count.reset()
 	h, err := host.New(ctx, host.Options{CacheDir: o.CacheDir, Counters: b.count, Clock: b.clock})

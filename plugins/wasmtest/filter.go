@@ -78,8 +78,9 @@ func (f Filter) requests(b *filterBuilder) {
 	case f.Traps:
 		head = Unreachable()
 	case f.Upstream != "":
-		head = b.call("proxy_http_call", b.text(f.Upstream), b.text(pairs(":method", "GET", ":path", "/judge", ":authority", "judge")),
-			I32Const(0), I32Const(0), I32Const(0), I32Const(0), I32Const(2000), I32Const(filterOut))
+		head = Seq(b.text(f.Upstream), b.text(pairs(":method", "GET", ":path", "/judge", ":authority", "judge")),
+			I32Const(0), I32Const(0), I32Const(0), I32Const(0), I32Const(2000), I32Const(filterOut), Call(b.imports["proxy_http_call"]),
+			If(b.refuse())) // if it cannot even be called
 		action = I32Const(1)
 	}
 	if f.Header != "" {
@@ -94,14 +95,18 @@ func (f Filter) requests(b *filterBuilder) {
 	if f.Upstream == "" {
 		return
 	}
-	refuse := b.call("proxy_send_local_response", I32Const(403), I32Const(0), I32Const(0), b.text("judged"), I32Const(0), I32Const(0), I32Const(-1))
 	b.Func("proxy_on_http_call_response", Types{I32, I32, I32, I32, I32}, nil, nil,
-		If0(Get(2), refuse, Return()), // there was no answer
+		If0(Get(2), b.refuse(), Return()), // there was no answer
 		b.call("proxy_get_header_map_value", I32Const(filterCallHeaders), b.text(":status"), I32Const(filterOut), I32Const(filterOut+4)),
 		I32Const(filterOut), I32Load(), I32Load(), I32Const(0xffffff), Op(0x71), // i32.and
 		I32Const(0x303032), Op(0x47), // i32.ne of "200"
-		If(refuse, Return()),
+		If(b.refuse(), Return()),
 		b.call("proxy_continue_stream", I32Const(0)))
+}
+
+// refuse answers 403.
+func (b *filterBuilder) refuse() Code {
+	return b.call("proxy_send_local_response", I32Const(403), I32Const(0), I32Const(0), b.text("judged"), I32Const(0), I32Const(0), I32Const(-1))
 }
 
 // text puts a text into memory and returns the instructions for its address and length.

@@ -28,7 +28,7 @@ func administer(t *testing.T, w *world) *admin.Client {
 }
 
 // attach pushes a plugin and attaches it, and waits until the processor works by it.
-func attach(t *testing.T, w *world, g wasmtest.Guest, n admin.NewAttachment) admin.Attachment {
+func attach(t *testing.T, w *world, g interface{ Wasm() []byte }, n admin.NewAttachment) admin.Attachment {
 	t.Helper()
 	c := administer(t, w)
 	if _, err := c.PushPlugin(t.Context(), n.Plugin, "", g.Wasm()); err != nil {

@@ -28,7 +28,7 @@ func (f *attachmentFlags) register(c *cobra.Command, mode string) {
 	c.Flags().IntVar(&f.place, "place", 0, "`N`: among those for the same tenant, key or all, lower goes first")
 	c.Flags().StringVar(&f.mode, "mode", mode, "`MODE`: if it fails, closed denies and open goes on; shadow only counts")
 	c.Flags().StringVar(&f.config, "config", "", "the `CONFIGURATION`, usually JSON, or @FILE")
-	c.Flags().StringVar(&f.grants, "grant", "", "`CAPABILITIES` that it may use: log,clock,regexp,pii,json,counters")
+	c.Flags().StringVar(&f.grants, "grant", "", "`CAPABILITIES` that it may use: log,clock,regexp,pii,json,counters,tokens")
 	c.Flags().StringVar(&f.headers, "header", "", "`HEADERS` that it is shown, of those in plugins.headers of weir.yaml")
 	c.Flags().BoolVar(&f.body, "body", false, "show it the body of requests, as it came")
 	c.Flags().BoolVar(&f.requestOnly, "request-only", false, "do not show it responses, even if it has hooks for them")

@@ -10,7 +10,7 @@ import (
 // Limits of [NewKeys] and [Keys.Scan].
 const (
 	MaxDepth  = 512 // arrays and objects within each other, the outermost included
-	MaxKeys   = 8   // that one scan looks for
+	MaxKeys   = 12  // that one scan looks for
 	maxKeyLen = 32  // bytes of a key that is looked for
 )
 

@@ -51,7 +51,7 @@ func TestExchangeIsWrittenAsSpecified(t *testing.T) {
 	budget := int64(77)
 	x := Exchange{
 		ID: "id", Caller: Caller{Tenant: 1, TenantName: "acme", Key: 2, KeyName: "ci", Address: "::1"},
-		Asked:  Asked{Operation: "chat", Model: "m", Stream: true, InputTokens: 9, MaxOutput: 50},
+		Asked:  Asked{Operation: "chat", Model: "m", Stream: true, MaxOutput: 50},
 		Budget: &budget, Headers: []Header{{"x-a", "b"}},
 		Messages: []Message{
 			{Role: "user", Name: "jo", Texts: []Text{{0, "hi"}, {1, "there"}}, Media: []string{"image"}},
@@ -70,7 +70,6 @@ func TestExchangeIsWrittenAsSpecified(t *testing.T) {
 07 chat
 08 m
 09 #01
-10 #09
 11 #50
 12 #77
 13 

@@ -13,7 +13,7 @@ const (
 	tagOperation
 	tagModel
 	tagStream
-	tagInputTokens
+	_ // was the estimate of the input, which the helper tokens gives now
 	tagMaxOutput
 	tagBudget
 	tagHeader
@@ -22,6 +22,7 @@ const (
 	tagChannel
 	tagBody
 	tagState
+	tagChoices
 )
 
 // Caller is who sent a request.
@@ -64,11 +65,11 @@ type Tool struct{ Name, Description, Parameters string }
 
 // Asked is what a request asks for.
 type Asked struct {
-	Operation   string
-	Model       string
-	Stream      bool
-	InputTokens int64 // an estimate
-	MaxOutput   int64 // 0 if the client did not say
+	Operation string
+	Model     string
+	Stream    bool
+	MaxOutput int64 // 0 if the client did not say
+	Choices   int64 // answers that the client makes the model write; 0 if it did not say
 }
 
 // Exchange is a request as a plugin sees it. The caller of the host fills in what it has: what is empty is left out.
@@ -83,6 +84,9 @@ type Exchange struct {
 	Channels []string
 	Body     []byte
 	State    []byte // from the verdict before
+
+	// Tokens estimates the input. It is no part of the message: a plugin that wants to know calls the helper tokens. Nil: nothing is known.
+	Tokens func() int64
 }
 
 // Append appends the exchange as a message, the input of weir_request.
@@ -93,8 +97,8 @@ func (x *Exchange) Append(b []byte) []byte {
 	if x.Asked.Stream {
 		b = AppendNumber(b, tagStream, 1)
 	}
-	b = appendCount(b, tagInputTokens, x.Asked.InputTokens)
 	b = appendCount(b, tagMaxOutput, x.Asked.MaxOutput)
+	b = appendCount(b, tagChoices, x.Asked.Choices)
 	if x.Budget != nil {
 		b = AppendNumber(b, tagBudget, *x.Budget)
 	}

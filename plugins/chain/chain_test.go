@@ -134,17 +134,43 @@ func TestPluginIsShownWhatItMaySee(t *testing.T) {
 	left := int64(0)
 	want := &abi.Exchange{
 		ID: "01890a5d-ac96-774b-bcce-b302099a8057", Caller: abi.Caller{Tenant: 3, TenantName: "acme", Key: 7, KeyName: "k", Address: "10.0.0.1"},
-		Asked:    abi.Asked{Operation: "chat", Model: "m", InputTokens: 5, MaxOutput: 9},
+		Asked:    abi.Asked{Operation: "chat", Model: "m", MaxOutput: 9},
 		Budget:   &left,
 		Headers:  []abi.Header{{Name: "x-team", Value: "red"}},
 		Messages: []abi.Message{{Role: "user", Texts: []abi.Text{{ID: 1, Text: "hello"}}}},
 		Channels: []string{"m-1", "m-2"},
 	}
+	if n := got[0].Tokens(); n != 5 {
+		t.Errorf("it is told of %d tokens", n)
+	}
+	got[0].Tokens = nil
 	if diff := cmp.Diff(got[0], want); diff != "" {
 		t.Errorf("got, want: %s", diff)
 	}
 	if string(got[1].Body) != hello || got[1].Headers != nil {
 		t.Errorf("the second is shown %+v", got[1])
+	}
+}
+
+func TestTokensAreCountedOnceForEachBodyAndOnlyIfAskedFor(t *testing.T) {
+	t.Parallel()
+	counted := 0
+	count := func(policy.Operation, string, []byte) int64 { counted++; return 5 }
+	asks := &toy{request: func(x *abi.Exchange) abi.Verdict {
+		if a, b := x.Tokens(), x.Tokens(); a != 5 || b != 5 {
+			t.Errorf("told of %d and %d tokens", a, b)
+		}
+		return abi.Verdict{}
+	}}
+	for want, links := range map[int][]Link{
+		0: {{ID: 1, Plugin: appending("!")}, {ID: 2, Plugin: appending("?")}},
+		1: {{ID: 1, Plugin: appending("!")}, {ID: 2, Plugin: asks}, {ID: 3, Plugin: asks}},
+		2: {{ID: 1, Plugin: asks}, {ID: 2, Plugin: appending("!")}, {ID: 3, Plugin: asks}},
+	} {
+		counted = 0
+		if _, denial := judgeOf(t, NewTable(links, Options{Count: count})).Request(question(hello)); denial != nil || counted != want {
+			t.Errorf("counted %d times, want %d: %v", counted, want, denial)
+		}
 	}
 }
 

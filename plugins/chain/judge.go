@@ -35,7 +35,7 @@ type review struct {
 	body     []byte
 	model    string
 	channels []string // that may still be chosen
-	count    int64    // tokens
+	count    int64    // tokens; negative: nobody has asked yet
 	ruling   policy.Ruling
 }
 
@@ -103,11 +103,16 @@ func (j *judge) read(r *review, body []byte) *policy.Denial {
 		}
 		return policy.Internal()
 	}
-	r.prompt, r.body = p, body
-	if j.table.options.Count != nil {
-		r.count = j.table.options.Count(r.question.Operation, r.model, body)
-	}
+	r.prompt, r.body, r.count = p, body, -1
 	return nil
+}
+
+// tokens estimates the input. It is counted once for each body, and only if a plugin asks.
+func (j *judge) tokens(r *review) int64 {
+	if r.count < 0 {
+		r.count = max(0, j.table.options.Count(r.question.Operation, r.model, r.body))
+	}
+	return r.count
 }
 
 // exchange is the request as a step sees it.
@@ -117,12 +122,15 @@ func (j *judge) exchange(r *review, i int) *abi.Exchange {
 		ID:     q.Exchange.String(),
 		Caller: caller(q),
 		Asked: abi.Asked{
-			Operation: string(q.Operation), Model: r.model, Stream: q.Stream, InputTokens: r.count, MaxOutput: r.prompt.MaxOutput,
+			Operation: string(q.Operation), Model: r.model, Stream: q.Stream, MaxOutput: r.prompt.MaxOutput, Choices: r.prompt.Choices,
 		},
 		Headers: shown(q.Headers, s.Headers), Messages: r.prompt.Messages, Tools: r.prompt.Tools, Channels: r.channels, State: j.states[i],
 	}
 	if s.Body {
 		x.Body = r.body
+	}
+	if j.table.options.Count != nil {
+		x.Tokens = func() int64 { return j.tokens(r) }
 	}
 	if j.table.options.Budget != nil {
 		if left, ok := j.table.options.Budget(q.Tenant.ID, q.Key.ID); ok {

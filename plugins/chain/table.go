@@ -51,7 +51,7 @@ type Link struct {
 // Options are what a [Table] needs from outside.
 type Options struct {
 	Metrics *Metrics                                                   // nil: nothing is counted
-	Count   func(op policy.Operation, model string, body []byte) int64 // estimates the tokens of a request; nil: plugins are told nothing
+	Count   func(op policy.Operation, model string, body []byte) int64 // estimates the tokens of a request, when a plugin asks; nil: it is told 0
 	Budget  func(policy.TenantID, policy.KeyID) (int64, bool)          // nano-dollars left to a key; nil: plugins are told nothing
 	Hold    int                                                        // bytes of a response that are held for plugins at most; 0: [answer.DefaultLimit]
 	Logger  *slog.Logger                                               // for responses that cannot be judged; nil: nothing is logged

@@ -29,6 +29,8 @@ type call struct {
 	tenant int64
 	random uint64 // state of random_get
 	log    *logs
+	input  int          // bytes
+	tokens func() int64 // of the request; nil: not known
 }
 
 // refuel is called by the guest when its fuel is below zero. It returns what the guest may use next, or does not return.

@@ -39,6 +39,8 @@ const (
 const (
 	costLog   = 1000
 	costCount = 1000
+
+	costTokens, costTokensByte = 1000, 32 // of the input of the hook
 )
 
 // helperNamed finds a helper.
@@ -67,6 +69,8 @@ var helpers = map[string]helper{
 	"scan":  {i1 + i4, i1, PII, helpScan},
 	"json":  {i4, typeI64, JSON, helpJSON},
 	"count": {i2 + typeI64 + typeI64, typeI64, Counting, helpCount},
+
+	"tokens": {"", typeI64, Tokens, helpTokens},
 }
 
 // offer makes the helpers importable.
@@ -172,4 +176,13 @@ func helpCount(i *instance, s []uint64) {
 		v = math.MinInt64
 	}
 	s[0] = uint64(v)
+}
+
+// helpTokens is tokens(). The number is counted only here, since that takes longer than most plugins do.
+func helpTokens(i *instance, s []uint64) {
+	i.charge(costTokens + costTokensByte*int64(i.call.input))
+	s[0] = 0
+	if i.call.tokens != nil {
+		s[0] = uint64(i.call.tokens())
+	}
 }

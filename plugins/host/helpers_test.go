@@ -186,3 +186,30 @@ func FuzzFindJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestTokensAreCountedWhenThePluginAsks(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	x := request()
+	x.Tokens = func() int64 { asked++; return 42 }
+	source := func(s *Source) { s.Grants = Capabilities() }
+	h := newHost(t, Options{})
+	asks := load(t, h, asking("tokens", nil), source)
+	r := asks.Request(t.Context(), x, Closed)
+	if r.Failure != nil || u32s(r.Verdict.State)[0] != 42 || asked != 1 {
+		t.Errorf("counted %d times: %+v", asked, r)
+	}
+	if least := int64(costTokens + costTokensByte*len(x.Append(nil))); r.Fuel < least {
+		t.Errorf("it used %d fuel, at least %d", r.Fuel, least)
+	}
+	x.Tokens = nil
+	if r := asks.Request(t.Context(), x, Closed); r.Failure != nil || u32s(r.Verdict.State)[0] != 0 {
+		t.Errorf("with nothing known: %+v", r)
+	}
+	if r := load(t, h, saying(nil).Bytes(), source).Request(t.Context(), request(), Closed); r.Failure != nil || asked != 1 {
+		t.Errorf("counted %d times for a plugin that does not ask: %v", asked, r.Failure)
+	}
+	if _, err := h.Load(t.Context(), Source{Name: "p", Wasm: asking("tokens", nil)}); err == nil || !strings.Contains(err.Error(), `the capability "tokens"`) {
+		t.Errorf("without the capability: %v", err)
+	}
+}

@@ -119,7 +119,8 @@ const (
 	PII      Capability = "pii"
 	JSON     Capability = "json"
 	Counting Capability = "counters"
+	Tokens   Capability = "tokens"
 )
 
 // Capabilities returns all that there are.
-func Capabilities() []Capability { return []Capability{Log, Clock, Regexp, PII, JSON, Counting} }
+func Capabilities() []Capability { return []Capability{Log, Clock, Regexp, PII, JSON, Counting, Tokens} }

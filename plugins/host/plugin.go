@@ -93,7 +93,9 @@ func (p *Plugin) Request(ctx context.Context, x *abi.Exchange, m Mode) Result {
 	input := buffers.Get().(*[]byte)
 	defer putBuffer(input)
 	*input = x.Append((*input)[:0])
-	return p.run(ctx, m, hookCall{exportRequest, *input, x.Caller.Tenant, func(v *abi.Verdict) error { return v.CheckRequest(x) }})
+	return p.run(ctx, m, hookCall{
+		hook: exportRequest, input: *input, tenant: x.Caller.Tenant, check: func(v *abi.Verdict) error { return v.CheckRequest(x) }, tokens: x.Tokens,
+	})
 }
 
 // Event has the plugin judge a part of a response. The state of the verdict before belongs into the event. The event is not kept.
@@ -104,7 +106,9 @@ func (p *Plugin) Event(ctx context.Context, e *abi.Event, m Mode) Result {
 	input := buffers.Get().(*[]byte)
 	defer putBuffer(input)
 	*input = e.Append((*input)[:0])
-	return p.run(ctx, m, hookCall{exportEvent, *input, e.Caller.Tenant, func(v *abi.Verdict) error { return v.CheckEvent(e) }})
+	return p.run(ctx, m, hookCall{
+		hook: exportEvent, input: *input, tenant: e.Caller.Tenant, check: func(v *abi.Verdict) error { return v.CheckEvent(e) },
+	})
 }
 
 // buffers are for messages to plugins.
@@ -122,6 +126,7 @@ type hookCall struct {
 	input  []byte
 	tenant int64
 	check  func(*abi.Verdict) error
+	tokens func() int64
 }
 
 // run calls and applies the mode.
@@ -167,7 +172,9 @@ func (p *Plugin) try(ctx context.Context, c hookCall, began time.Time) (r Result
 	}
 	l := &logs{limits: p.limits}
 	budget := p.limits.Fuel + p.limits.FuelPerByte*int64(len(c.input))
-	i.call = call{budget: budget, left: budget, until: until, done: ctx.Done(), now: began, tenant: c.tenant, log: l}
+	i.call = call{
+		budget: budget, left: budget, until: until, done: ctx.Done(), now: began, tenant: c.tenant, log: l, input: len(c.input), tokens: c.tokens,
+	}
 	defer func() {
 		if fault := recover(); fault != nil { // wazero itself: nothing of the instance can be trusted
 			p.pool.drop(i)

@@ -122,19 +122,20 @@ func (p *Prompt) place(n int) (int, bool) {
 	return 0, false
 }
 
-// bound lowers what the client allows as output, and sets it where it allows any.
+// bound lowers what the client allows as output, under whatever name, and sets it where it allows any.
 func (p *Prompt) bound(edits jsonscan.Edits, most int64) jsonscan.Edits {
 	n := strconv.FormatInt(most, 10)
-	said := slices.ContainsFunc(p.limits, func(l limit) bool { return !l.null })
+	bounded := slices.ContainsFunc(p.limits, func(l limit) bool { return l.own && !l.null })
 	for _, l := range p.limits {
-		if said && !l.null && (l.value == 0 || l.value > most) || !said {
+		switch {
+		case !l.null && (l.value == 0 || l.value > most):
 			edits = append(edits, jsonscan.Edit{At: l.at, With: n})
-		}
-		if !said {
-			break
+		case l.null && l.own && !bounded:
+			edits = append(edits, jsonscan.Edit{At: l.at, With: n})
+			bounded = true
 		}
 	}
-	if key := limitKeys[p.op]; len(p.limits) == 0 && key != "" {
+	if key := limitKeys[p.op]; !bounded && key != "" {
 		edits = append(edits, p.object.Insert(`"`+key+`":`+n))
 	}
 	return edits

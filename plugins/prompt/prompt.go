@@ -5,6 +5,7 @@ package prompt
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/weir-proxy/weir/internal/jsonscan"
@@ -16,7 +17,8 @@ import (
 type Prompt struct {
 	Messages  []abi.Message
 	Tools     []abi.Tool
-	MaxOutput int64 // tokens that the client allows; 0 if it does not say, or not as a whole number
+	MaxOutput int64 // tokens that the client allows for each answer; 0 if it does not say, or not as a whole number
+	Choices   int64 // answers that it makes the model write: the larger of n and best_of; 0 if it does not say
 
 	body   []byte
 	op     policy.Operation
@@ -34,6 +36,7 @@ type limit struct {
 	at    jsonscan.Span
 	value int64 // 0: not a positive whole number
 	null  bool  // the client left it open
+	own   bool  // it is a member of this operation, and not one of another that some provider may take all the same
 }
 
 // Model returns the model that the body names; empty if it names none.
@@ -57,12 +60,13 @@ func (e *Error) Error() string { return e.Reason }
 // ErrInsert is returned by [Prompt.Apply] for a message that is to be inserted where there are no messages.
 var ErrInsert = errors.New("messages can be inserted into chats and responses only")
 
-// Keys of the outermost object, by operation. [jsonscan.Object.Values] has them in this order; model is the first and the limits of the output are the last.
+// Keys of the outermost object, by operation. [jsonscan.Object.Values] has them in this order; model is the first and the limits of the output are the last. All
+// three names of such a limit are looked for everywhere: there are providers that take one for another.
 var (
-	chatKeys       = jsonscan.NewKeys("model", "messages", "tools", "functions", "prediction", "max_tokens", "max_completion_tokens")
-	completionKeys = jsonscan.NewKeys("model", "prompt", "suffix", "max_tokens")
+	chatKeys       = jsonscan.NewKeys("model", "messages", "tools", "functions", "prediction", "n", "max_tokens", "max_completion_tokens", "max_output_tokens")
+	completionKeys = jsonscan.NewKeys("model", "prompt", "suffix", "n", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens")
 	embeddingKeys  = jsonscan.NewKeys("model", "input")
-	responsesKeys  = jsonscan.NewKeys("model", "instructions", "input", "tools", "prompt", "max_output_tokens")
+	responsesKeys  = jsonscan.NewKeys("model", "instructions", "input", "tools", "prompt", "max_output_tokens", "max_tokens", "max_completion_tokens")
 	templateKeys   = jsonscan.NewKeys("variables")
 	predictionKeys = jsonscan.NewKeys("content")
 )
@@ -126,7 +130,8 @@ func (p *Prompt) readChat(v []jsonscan.Span) error {
 	if err := p.readTools("functions", v[3]); err != nil {
 		return err
 	}
-	p.readLimits(v[5], v[6])
+	p.readChoices(v[5])
+	p.readLimits(2, v[6], v[7], v[8])
 	return nil
 }
 
@@ -137,8 +142,21 @@ func (p *Prompt) readCompletion(v []jsonscan.Span) error {
 	if at := v[2]; p.is(at, '"') {
 		p.add(jsonscan.Span{}, abi.Message{Role: roleUser, Texts: []abi.Text{p.text(at)}})
 	}
-	p.readLimits(v[3])
+	p.readChoices(v[3], v[4])
+	p.readLimits(1, v[5], v[6], v[7])
 	return nil
+}
+
+// readChoices reads how many answers the client asks for. A number that is not whole counts as the next larger one: there may be a provider that takes it.
+func (p *Prompt) readChoices(members ...jsonscan.Span) {
+	for _, at := range members {
+		if !at.Found() {
+			continue
+		}
+		if n, err := strconv.ParseFloat(string(at.Of(p.body)), 64); err == nil && n > 0 {
+			p.Choices = max(p.Choices, int64(min(math.Ceil(n), math.MaxInt32)))
+		}
+	}
 }
 
 // readInputs reads a prompt that is a string, or a list of strings or tokens.
@@ -186,20 +204,21 @@ func (p *Prompt) str(at jsonscan.Span) string {
 	return jsonscan.Unquote(at.Of(p.body))
 }
 
-func (p *Prompt) readLimits(members ...jsonscan.Span) {
-	for _, at := range members {
+// readLimits reads members that bound the output. The first few are those of this operation.
+func (p *Prompt) readLimits(own int, members ...jsonscan.Span) {
+	for i, at := range members {
 		if !at.Found() {
 			continue
 		}
 		if p.is(at, 'n') {
-			p.limits = append(p.limits, limit{at: at, null: true})
+			p.limits = append(p.limits, limit{at: at, null: true, own: i < own})
 			continue
 		}
 		n, err := strconv.ParseInt(string(at.Of(p.body)), 10, 64)
 		if err != nil || n < 0 {
 			n = 0
 		}
-		p.limits = append(p.limits, limit{at: at, value: n})
+		p.limits = append(p.limits, limit{at: at, value: n, own: i < own})
 		p.MaxOutput = max(p.MaxOutput, n)
 	}
 }

@@ -256,3 +256,18 @@ func FuzzPrompt(f *testing.F) {
 		}
 	})
 }
+
+func TestAnswersThatAreAskedForAreCounted(t *testing.T) {
+	for body, want := range map[string]int64{
+		`"n":3`: 3, `"n":2,"best_of":5`: 5, `"best_of":0,"n":null`: 0, `"n":1.5`: 2, `"n":1e99`: 1<<31 - 1, `"n":"4"`: 0, `"x":1`: 0,
+	} {
+		p, err := Read(policy.OpCompletions, []byte(`{"model":"m","prompt":"hi",`+body+`}`))
+		if err != nil || p.Choices != want {
+			t.Errorf("%s: %d answers, want %d: %v", body, p.Choices, want, err)
+		}
+	}
+	p, err := Read(policy.OpChat, []byte(`{"model":"m","messages":[],"n":7,"best_of":9}`))
+	if err != nil || p.Choices != 7 {
+		t.Errorf("a chat: %d answers: %v", p.Choices, err)
+	}
+}

@@ -37,7 +37,7 @@ func (p *Prompt) readResponses(v []jsonscan.Span) error {
 	if err := p.readTemplate(v[4]); err != nil {
 		return err
 	}
-	p.readLimits(v[5])
+	p.readLimits(1, v[5], v[6], v[7])
 	return p.readTools("tools", v[3])
 }
 

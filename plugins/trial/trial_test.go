@@ -204,7 +204,7 @@ func TestPluginsOfTheLibraryKeepToTheirCases(t *testing.T) {
 			if report.ABI != "weir/1" || len(report.Refused) > 0 || report.Schema == nil || report.About == nil || report.Memory.Pristine == 0 {
 				t.Errorf("inspected: %+v", report)
 			}
-			wantGrants := map[string][]string{"pii-redactor": {"pii"}, "limits": {"clock"}}[name]
+			wantGrants := map[string][]string{"pii-redactor": {"pii"}, "limits": {"clock", "tokens"}}[name]
 			if diff := cmp.Diff(report.Grants, wantGrants); diff != "" {
 				t.Error(diff)
 			}

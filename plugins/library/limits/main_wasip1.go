@@ -20,6 +20,7 @@ var config struct {
 	MaxInputTokens  int64  `json:"max_input_tokens"`
 	MaxMessages     int64  `json:"max_messages"`
 	MaxOutputTokens int64  `json:"max_output_tokens"`
+	MaxChoices      int64  `json:"max_choices"`
 	Hours           *hours `json:"hours"`
 }
 
@@ -39,10 +40,10 @@ func configure(at, length uint32) uint64 {
 			return fmt.Errorf("the configuration is not as schema.json says: %w", err)
 		}
 		c := &config
-		if c.MaxPromptBytes < 0 || c.MaxInputTokens < 0 || c.MaxMessages < 0 || c.MaxOutputTokens < 0 {
+		if c.MaxPromptBytes < 0 || c.MaxInputTokens < 0 || c.MaxMessages < 0 || c.MaxOutputTokens < 0 || c.MaxChoices < 0 {
 			return errors.New("a limit is below zero")
 		}
-		if c.MaxPromptBytes+c.MaxInputTokens+c.MaxMessages+c.MaxOutputTokens == 0 && c.Hours == nil {
+		if c.MaxPromptBytes+c.MaxInputTokens+c.MaxMessages+c.MaxOutputTokens+c.MaxChoices == 0 && c.Hours == nil {
 			return errors.New("it has no limit: it would do nothing")
 		}
 		if c.Hours != nil {
@@ -104,9 +105,12 @@ func judge(x *weir.Exchange) *weir.Verdict {
 		}
 	}
 	if most := c.MaxInputTokens; most > 0 {
-		if n := x.InputTokens(); n > most {
+		if n := weir.InputTokens(); n > most {
 			return tooLarge("tokens, as estimated,", n, most)
 		}
+	}
+	if most := c.MaxChoices; most > 0 && x.Choices() > most {
+		return weir.Deny(400, "too_many_choices", "The request asks for "+strconv.FormatInt(x.Choices(), 10)+" answers and may ask for "+strconv.FormatInt(most, 10)+".")
 	}
 	if op := x.Operation(); c.MaxOutputTokens > 0 && op != "embeddings" {
 		return weir.GoOn().MaxOutputTokens(c.MaxOutputTokens)

@@ -117,11 +117,11 @@ func NewExchange(message []byte) *Exchange { return &Exchange{given{message}} }
 // Stream reports whether the client asked for a stream.
 func (x *Exchange) Stream() bool { return x.number(9) == 1 }
 
-// InputTokens returns an estimate.
-func (x *Exchange) InputTokens() int64 { return x.number(10) }
-
 // MaxOutputTokens returns what the client asked for, if it did.
 func (x *Exchange) MaxOutputTokens() (int64, bool) { return x.Number(11) }
+
+// Choices returns how many answers the client makes the model write: the larger of n and best_of, and 1 if it does not say.
+func (x *Exchange) Choices() int64 { return max(1, x.number(19)) }
 
 // BudgetLeft returns the nano-dollars that are left to the key, if it has a budget.
 func (x *Exchange) BudgetLeft() (int64, bool) { return x.Number(12) }

@@ -17,7 +17,7 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 	budget := int64(5)
 	sent := abi.Exchange{
 		ID: "id", Caller: abi.Caller{Tenant: 1, TenantName: "acme", Key: 2, KeyName: "ci", Address: "::1"},
-		Asked:  abi.Asked{Operation: "chat", Model: "m", Stream: true, InputTokens: 9, MaxOutput: 50},
+		Asked:  abi.Asked{Operation: "chat", Model: "m", Stream: true, MaxOutput: 50, Choices: 3},
 		Budget: &budget, Headers: []abi.Header{{Name: "x-a", Value: "b"}},
 		Messages: []abi.Message{
 			{Role: "user", Texts: []abi.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}}},
@@ -29,11 +29,11 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 	left, ok := x.BudgetLeft()
 	most, _ := x.MaxOutputTokens()
 	got := []any{
-		x.ID(), x.Tenant(), x.TenantName(), x.Key(), x.KeyName(), x.Address(), x.Operation(), x.Model(), x.Stream(), x.InputTokens(), most, left, ok,
+		x.ID(), x.Tenant(), x.TenantName(), x.Key(), x.KeyName(), x.Address(), x.Operation(), x.Model(), x.Stream(), x.Choices(), most, left, ok,
 		x.Headers(), x.Texts(), x.Messages()[0].Role(), x.Messages()[1].Calls(), x.Tools(), x.Channels(), string(x.Body()), string(x.State()),
 	}
 	want := []any{
-		"id", int64(1), "acme", int64(2), "ci", "::1", "chat", "m", true, int64(9), int64(50), int64(5), true,
+		"id", int64(1), "acme", int64(2), "ci", "::1", "chat", "m", true, int64(3), int64(50), int64(5), true,
 		[]weir.Header{{Name: "x-a", Value: "b"}},
 		[]weir.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}},
 		"user",

@@ -170,12 +170,12 @@ impl<'a> Exchange<'a> {
     pub fn stream(&self) -> bool {
         self.0.number(9) == Some(1)
     }
-    /// An estimate.
-    pub fn input_tokens(&self) -> i64 {
-        self.0.number(10).unwrap_or(0)
-    }
     pub fn max_output_tokens(&self) -> Option<i64> {
         self.0.number(11)
+    }
+    /// How many answers the client makes the model write: the larger of n and best_of, and 1 if it does not say.
+    pub fn choices(&self) -> i64 {
+        self.0.number(19).unwrap_or(1).max(1)
     }
     /// Nano-dollars that are left to the key, if it has a budget.
     pub fn budget_left(&self) -> Option<i64> {

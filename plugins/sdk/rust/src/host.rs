@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Helpers of the host. A plugin that uses one needs its capability: `log`, `clock`, `regexp`, `pii`, `json`, `counters`.
+//! Helpers of the host. A plugin that uses one needs its capability: `log`, `clock`, `regexp`, `pii`, `json`, `counters`, `tokens`.
 
 #[cfg(target_arch = "wasm32")]
 mod import {
@@ -12,6 +12,7 @@ mod import {
         pub fn scan(kinds: u32, text: *const u8, len: usize, out: *mut [u32; 3], max: usize) -> i32;
         pub fn json(text: *const u8, len: usize, path: *const u8, path_len: usize) -> i64;
         pub fn count(name: *const u8, len: usize, delta: i64, window: i64) -> i64;
+        pub fn tokens() -> i64;
     }
 }
 
@@ -37,6 +38,12 @@ pub fn log(level: i32, line: &str) {
 #[cfg(target_arch = "wasm32")]
 pub fn now() -> i64 {
     unsafe { import::now() }
+}
+
+/// An estimate of the tokens of the request's input; 0 if nothing is known, and for events. It is counted when this is called: some 15 µs for each KB.
+#[cfg(target_arch = "wasm32")]
+pub fn input_tokens() -> i64 {
+    unsafe { import::tokens() }
 }
 
 /// The first `max` matches of a regular expression (RE2 syntax), as ranges of bytes; nothing if the pattern is wrong.

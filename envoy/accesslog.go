@@ -46,6 +46,7 @@ var (
 		"kind":       "exchange",
 		"exchange":   "%DYNAMIC_METADATA(weir:exchange)%",
 		"ticket":     "%DYNAMIC_METADATA(weir:ticket)%",
+		"tags":       "%DYNAMIC_METADATA(weir:tags)%",
 		"usage":      "%DYNAMIC_METADATA(weir.usage:last)%",
 		"cluster":    "%UPSTREAM_CLUSTER%",
 		"status":     "%RESPONSE_CODE%",

@@ -43,7 +43,7 @@ func TestLinesAreThoseOfAFile(t *testing.T) {
 	got, n, unknown, err := appendLines([]byte(before), sentMessage(exchange, attempt))
 	want := before +
 		`{"attempts":2,"cluster":"channel-1","details":null,"duration":null,"exchange":"01a1","first_byte":null,"flags":"-","kind":"exchange",` +
-		`"log_type":"DownstreamEnd","rx":10,"status":200,"ticket":"AQ","tx":0,` +
+		`"log_type":"DownstreamEnd","rx":10,"status":200,"tags":null,"ticket":"AQ","tx":0,` +
 		`"usage":"{\"a\":\"\\\"\n\u0001\u007fä"}` + "\n" +
 		`{"cluster":"channel-2","duration":null,"exchange":"01a2","flags":"UF\u00ff","kind":"attempt","retry_after":"3","status":null}` + "\n"
 	if string(got) != want || n != 2 || unknown != 0 || err != nil {

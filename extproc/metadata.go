@@ -15,7 +15,7 @@ import (
 
 // Namespaces of the dynamic metadata. Envoy's configuration refers to them.
 const (
-	Namespace    = "weir"     // exchange; then priority_groups, ticket, model
+	Namespace    = "weir"     // exchange; then priority_groups, ticket, model; tags, of the response
 	TapNamespace = "weir.tap" // what the filter on the response needs: id, strip
 )
 
@@ -67,6 +67,22 @@ func exchangeMetadata(id uuid.UUID) []byte {
 		w.member(Namespace, func() {
 			w.object(func() {
 				w.member("exchange", func() { w.text(id.String()) })
+			})
+		})
+	})
+	return w.b
+}
+
+// tagMetadata encodes the dynamic metadata of an exchange whose response a policy has noted something of, in the same form:
+//
+//	weir:
+//	  tags: <opaque>
+func tagMetadata(word string) []byte {
+	w := wire{b: make([]byte, 0, 64+len(word))}
+	w.nest(dynamicMetadata, func() {
+		w.member(Namespace, func() {
+			w.object(func() {
+				w.member("tags", func() { w.text(word) })
 			})
 		})
 	})

@@ -18,6 +18,7 @@ type watch struct {
 	watcher policy.Watcher
 	over    bool // the client gets nothing more
 	whole   bool // the body comes in one piece, and the head waits for it
+	tags    string // that Envoy was told of last
 }
 
 // watchMode has Envoy bring the response too, chunk by chunk. It repeats what Envoy's configuration says of the request, since it stands in the place
@@ -41,8 +42,19 @@ var wholeMode = &extprocfilterv3.ProcessingMode{
 	ResponseTrailerMode: extprocfilterv3.ProcessingMode_SEND,
 }
 
-// step takes one message about the response.
+// step takes one message about the response. Whatever is answered, Envoy's log gets the tags that are known by then.
 func (w *watch) step(x *session, m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
+	answer, done = w.decide(x, m)
+	if tags := w.watcher.Tags(); len(tags) > 0 {
+		if word := policy.EncodeTags(tags); word != w.tags {
+			w.tags = word
+			answer.ProtoReflect().SetUnknown(tagMetadata(word))
+		}
+	}
+	return answer, done
+}
+
+func (w *watch) decide(x *session, m *extprocv3.ProcessingRequest) (answer *extprocv3.ProcessingResponse, done bool) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
 		return w.head(x, r.ResponseHeaders)

@@ -14,6 +14,7 @@ import (
 	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weir-proxy/weir/policy"
 )
@@ -25,7 +26,10 @@ type overseer struct {
 	ruling policy.HeadRuling
 	seen   []string // the calls
 	closed chan struct{}
+	tags   []policy.Tag
 }
+
+func (o *overseer) Tags() []policy.Tag { return o.tags }
 
 func (o *overseer) Watches() bool { return true }
 
@@ -254,5 +258,50 @@ func TestAddressIsTheOneThatEnvoySaw(t *testing.T) {
 		if diff := cmp.Diff(got.Headers, []policy.Header{{Name: "x-team", Value: "red"}}); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+func TestTagsOfAResponseGoToTheLogWhenTheyChange(t *testing.T) {
+	t.Parallel()
+	o := &overseer{}
+	x, _ := watching(t, o)
+	noted := func(r *extprocv3.ProcessingResponse) string {
+		t.Helper()
+		b, err := proto.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := &extprocv3.ProcessingResponse{}
+		if err := proto.Unmarshal(b, got); err != nil {
+			t.Fatal(err)
+		}
+		word := got.GetDynamicMetadata().GetFields()["weir"].GetStructValue().GetFields()["tags"].GetStringValue()
+		tags, err := policy.ParseTags(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, tag := range tags {
+			out = append(out, tag.Name+"="+tag.Value)
+		}
+		return strings.Join(out, " ")
+	}
+	step := func(m *extprocv3.ProcessingRequest) string {
+		answer, _ := x.step(m)
+		return noted(answer)
+	}
+	if got := step(responseHeaders(false, ":status", "200")); got != "" {
+		t.Errorf("without tags: %q", got)
+	}
+	o.tags = []policy.Tag{{Name: "a", Value: "1"}}
+	if got := step(responseBody("x", false)); got != "a=1" {
+		t.Errorf("with the first: %q", got)
+	}
+	if got := step(responseBody("x", false)); got != "" {
+		t.Errorf("unchanged: %q", got)
+	}
+	o.tags = []policy.Tag{{Name: "a", Value: "2"}, {Name: "b", Value: "3"}}
+	if got := step(responseBody("", true)); got != "a=2 b=3" {
+		t.Errorf("at the end: %q", got)
 	}
 }

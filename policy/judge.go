@@ -2,7 +2,13 @@
 
 package policy
 
-import "github.com/google/uuid"
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+)
 
 // Judge judges one exchange after the engine has found its key: it is how the policies of tenants have their say. The same Judge goes with
 // an exchange from its request to the end of its response, so that a change of policies takes effect between exchanges. One goroutine uses it at a
@@ -57,6 +63,42 @@ const (
 	MaxTagValue = 256 // bytes
 )
 
+// MergeTags adds tags to those of a list, which it may change; the last value of a name counts. What is beyond [MaxTags] is left out.
+func MergeTags(tags, more []Tag) []Tag {
+	for _, t := range more {
+		i := slices.IndexFunc(tags, func(x Tag) bool { return x.Name == t.Name })
+		switch {
+		case i >= 0:
+			tags[i].Value = t.Value
+		case len(tags) < MaxTags:
+			tags = append(tags, t)
+		}
+	}
+	return tags
+}
+
+// EncodeTags writes tags as one opaque word, which [ParseTags] reads. Those that no reader would take are left out; it is empty if none is left.
+func EncodeTags(tags []Tag) string {
+	return base64.RawURLEncoding.EncodeToString(appendTags(nil, tags))
+}
+
+// ParseTags decodes what [EncodeTags] made. The error wraps [ErrTicket].
+func ParseTags(s string) ([]Tag, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return nil, fmt.Errorf("%w: tags: %w", ErrTicket, err)
+	}
+	if len(b) == 0 {
+		return nil, nil
+	}
+	r := ticketReader{b: b}
+	tags := r.tags()
+	if r.failed || len(r.b) != 0 {
+		return nil, fmt.Errorf("%w: tags of %d bytes", ErrTicket, len(b))
+	}
+	return tags, nil
+}
+
 // Ruling is what a [Judge] changes of a request.
 type Ruling struct {
 	Body     []byte   // to forward instead; nil: as it was
@@ -75,6 +117,10 @@ type Watcher interface {
 	// Body takes the next bytes of the body and returns what the client gets in their place; last says that no more follow. If over is true, the
 	// client gets nothing after it. A denial, which may come only for a body that was asked for whole, replaces the response.
 	Body(chunk []byte, last bool) (out []byte, over bool, denial *Denial)
+
+	// Tags returns what has been noted of the exchange so far, beside the tags of the request. It is asked after Head and after each Body: what is noted when nothing is
+	// sent to Envoy any more is lost.
+	Tags() []Tag
 
 	// Close is called once and last: the response has ended, or was cut off if Body was not called with last.
 	Close()

@@ -36,10 +36,11 @@ type Line struct {
 	RetryAfter    string        // the header, as the channel sent it
 }
 
-// Names say which exchange a line is of.
+// Names say which exchange a line is of, and what policies have noted of it.
 type Names struct {
 	Exchange string // its id, also when it was never admitted
 	Ticket   string // policy.Ticket; empty when the exchange was never admitted, and in the line of an attempt
+	Tags     string // policy.EncodeTags, of its response; those of its request are in the ticket
 }
 
 // Final reports whether the line tells of the end of an exchange. Lines of long streams that still live do not.
@@ -103,6 +104,8 @@ func (l *Line) member(p *scanner, key string) {
 		l.Exchange = p.text()
 	case "ticket":
 		l.Ticket = p.text()
+	case "tags":
+		l.Tags = p.text()
 	case "usage":
 		l.Usage = p.text()
 	case "cluster":

@@ -17,16 +17,16 @@ import (
 
 func TestLineIsReadInAnyOrderOfKeys(t *testing.T) {
 	want := Line{
-		Kind: KindExchange, Names: Names{Exchange: "X", Ticket: "T-1_x"}, Usage: `{"prompt_tokens":1,"s":"a\b/é"}`, Cluster: "channel-12", Status: 200,
+		Kind: KindExchange, Names: Names{Exchange: "X", Ticket: "T-1_x", Tags: "AQ"}, Usage: `{"prompt_tokens":1,"s":"a\b/é"}`, Cluster: "channel-12", Status: 200,
 		Flags: "URX,UF", Details: "via_upstream", Attempts: 2, RequestBytes: 10, ResponseBytes: 20,
 		Duration: 5 * time.Second, FirstByte: 0, LogType: "DownstreamEnd",
 	}
 	for _, s := range []string{
 		`{"attempts":2,"cluster":"channel-12","details":"via_upstream","duration":5000,"exchange":"X","first_byte":0,"flags":"URX,UF","kind":"exchange",` +
-			`"log_type":"DownstreamEnd","rx":10,"start":"1795362624.103","status":200,"ticket":"T-1_x","tx":20,` +
+			`"log_type":"DownstreamEnd","rx":10,"start":"1795362624.103","status":200,"tags":"AQ","ticket":"T-1_x","tx":20,` +
 			`"usage":"{\"prompt_tokens\":1,\"s\":\"a\\b/é\"}"}` + "\n",
 		` { "usage" : "{\u0022prompt_tokens\u0022:1,\"s\":\"a\\b\/\u00e9\"}","kind":"exchange","tx":20.9,"new":[1,{"x":[true,false,null]}],` +
-			`"ticket":"T-1_x","status":2e2,"start":1795362624.103,"rx":10,"log_type":"DownstreamEnd","flags":"URX,UF","first_byte":0,` +
+			`"ticket":"T-1_x","tags":"AQ","status":2e2,"start":1795362624.103,"rx":10,"log_type":"DownstreamEnd","flags":"URX,UF","first_byte":0,` +
 			`"duration":5000,"exchange":"X","details":"via_upstream","cluster":"channel-12","attempts":2} `,
 	} {
 		got, err := ParseLine([]byte(s))
@@ -171,7 +171,7 @@ func reference(b []byte) (map[string]string, error) {
 		return nil, err
 	}
 	texts := make(map[string]string)
-	for _, k := range []string{"kind", "ticket", "usage", "cluster", "flags", "details", "log_type", "exchange"} {
+	for _, k := range []string{"kind", "ticket", "tags", "usage", "cluster", "flags", "details", "log_type", "exchange"} {
 		var s *string
 		if raw, ok := m[k]; ok {
 			if err := json.Unmarshal(raw, &s); err != nil {
@@ -206,7 +206,7 @@ func FuzzParseLine(f *testing.F) {
 			return // stricter: types, ranges, depth
 		}
 		got := map[string]string{
-			"kind": string(l.Kind), "ticket": l.Ticket, "usage": l.Usage, "cluster": l.Cluster, "flags": l.Flags,
+			"kind": string(l.Kind), "ticket": l.Ticket, "tags": l.Tags, "usage": l.Usage, "cluster": l.Cluster, "flags": l.Flags,
 			"details": l.Details, "log_type": l.LogType, "exchange": l.Exchange,
 		}
 		for k, v := range got {

@@ -3,6 +3,7 @@
 package usage
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +12,15 @@ import (
 
 	"github.com/weir-proxy/weir/policy"
 )
+
+// tagsOf returns the tags of the request and of the response. Those that cannot be read are left out: they are notes, and the row is money.
+func tagsOf(l *Line, t *policy.Ticket) []policy.Tag {
+	more, err := policy.ParseTags(l.Tags)
+	if err != nil || len(more) == 0 {
+		return t.Tags
+	}
+	return policy.MergeTags(slices.Clone(t.Tags), more)
+}
 
 // NewRecord makes the row of the exchange whose end the line tells; t is the line's ticket. It sets everything but Seq.
 //
@@ -29,7 +39,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
-		FirstByte: l.FirstByte, Duration: l.Duration, Tags: t.Tags,
+		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t),
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)

@@ -4,6 +4,7 @@ package usage
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -321,5 +322,22 @@ func TestRetryAfterIsReadOrIgnored(t *testing.T) {
 		if got := retryAfter(s, now); got != want {
 			t.Errorf("%q: got %v, want %v", s, got, want)
 		}
+	}
+}
+
+func TestTagsOfTheResponseJoinThoseOfTheRequest(t *testing.T) {
+	ticket := &policy.Ticket{Tags: []policy.Tag{{Name: "a", Value: "request"}, {Name: "b", Value: "request"}}}
+	for word, want := range map[string]string{
+		policy.EncodeTags([]policy.Tag{{Name: "b", Value: "response"}, {Name: "c", Value: "response"}}): "[{a request} {b response} {c response}]",
+		"": "[{a request} {b request}]",
+		"nonsense": "[{a request} {b request}]",
+	} {
+		r := NewRecord(&Line{Kind: KindExchange, Names: Names{Tags: word}}, ticket, NewEstimator())
+		if got := fmt.Sprint(r.Tags); got != want {
+			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+	if ticket.Tags[1].Value != "request" {
+		t.Error("the ticket was changed")
 	}
 }

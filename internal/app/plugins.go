@@ -22,7 +22,8 @@ import (
 )
 
 // attachWait is how long a change of the configuration waits for plugins to be compiled. With what is loaded already it takes no time, so that a
-// key does not come into force before the plugins of its tenant. Longer than this, and the revocation of a key would wait for a compiler.
+// key does not come into force before the plugins of its tenant. Longer than this, and the revocation of a key would wait for a compiler: the exchanges
+// of what must not fail are refused then, until it is compiled.
 const attachWait = 250 * time.Millisecond
 
 // newPlugins makes what keeps plugins loaded. It is not closed: the process ends, and a stream may be under way.
@@ -68,7 +69,10 @@ func (p *processor) attach(ctx context.Context, c store.Configuration) error {
 		wait, cancel = context.WithTimeout(ctx, attachWait)
 	}
 	defer cancel()
-	if err := p.plugins.Settled(wait); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	switch err := p.plugins.Settled(wait); {
+	case errors.Is(err, context.DeadlineExceeded):
+		p.plugins.Insist()
+	case err != nil:
 		return fmt.Errorf("load plugins: %w", err)
 	}
 	return nil

@@ -6,6 +6,9 @@
 //	                                                  │
 //	               a table is replaced as a whole: an exchange keeps the one that it began with
 //
+// A new attachment that is slow to load is waited for by whoever has called Want, and not for long. Then [Loader.Insist] has it refuse its exchanges with 503 and retry-after if its
+// mode is closed: nothing goes past a policy that must not fail. In the other modes they pass.
+//
 // A plugin is loaded once for each module, configuration, set of grants and limits, however often it is attached, and stays loaded from one configuration to the
 // next. Nothing is compiled while a request waits: until a new version is ready the old one judges.
 //

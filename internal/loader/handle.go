@@ -16,6 +16,7 @@ import (
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/host"
 	"github.com/weir-proxy/weir/plugins/proxywasm"
+	"github.com/weir-proxy/weir/policy"
 )
 
 // identity is what makes two attachments use one plugin.
@@ -180,6 +181,13 @@ func (broken) Event(context.Context, *abi.Event, host.Mode) host.Result {
 
 // About implements [chain.Plugin].
 func (b broken) About() host.About { return host.About{Name: b.name, Request: true} }
+
+// loading refuses the exchanges of an attachment that is about to be in force.
+func loading() *policy.Denial {
+	d := policy.Denied(503, "plugin_loading", "A policy of this gateway is being loaded. Try again in a moment.")
+	d.RetryAfter = 2 * time.Second
+	return d
+}
 
 // unread is the error of a module that could not be read: it says nothing of the plugin.
 type unread struct{ err error }

@@ -55,6 +55,7 @@ type Loader struct {
 	loaded   map[identity]*handle           // of what is wanted, or in force until that is loaded
 	inForce  map[store.AttachmentID]placed  // what an attachment is in the table, if it is not broken
 	problems map[store.AttachmentID]problem // that have to do with what is wanted
+	overdue  map[store.AttachmentID]bool    // of what is wanted and was not loaded when [Loader.Insist] was called
 	settled  chan struct{}                  // closed when there is nothing left to load
 }
 
@@ -71,7 +72,7 @@ func New(o Options) *Loader {
 	}
 	l := &Loader{
 		Options: o, wake: make(chan struct{}, 1), quarantined: make(chan notice, 64), loaded: map[identity]*handle{},
-		inForce: map[store.AttachmentID]placed{}, problems: map[store.AttachmentID]problem{}, settled: make(chan struct{}),
+		inForce: map[store.AttachmentID]placed{}, problems: map[store.AttachmentID]problem{}, overdue: map[store.AttachmentID]bool{}, settled: make(chan struct{}),
 	}
 	l.metrics = newMetrics(o.Registerer, l)
 	l.table.Store(chain.NewTable(nil, o.Chain))
@@ -94,6 +95,11 @@ func (l *Loader) Want(revision int64, attachments []store.Attachment) {
 	for id, p := range l.problems {
 		if !slices.ContainsFunc(l.wanted, func(a store.Attachment) bool { return a.ID == id && l.identify(&a) == p.of }) {
 			delete(l.problems, id)
+		}
+	}
+	for id := range l.overdue {
+		if !slices.ContainsFunc(l.wanted, func(a store.Attachment) bool { return a.ID == id }) {
+			delete(l.overdue, id)
 		}
 	}
 	l.enforceLocked()
@@ -134,6 +140,21 @@ func (l *Loader) Settled(ctx context.Context) error {
 	}
 }
 
+// Insist says that what is not loaded yet is not waited for any longer: an attachment of the mode closed that has never been in force denies its exchanges from now on,
+// until it is loaded. Those of the other modes are left out, as before.
+func (l *Loader) Insist() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.pendingLocked() {
+		if _, placed := l.inForce[a.ID]; placed || l.overdue[a.ID] || a.Mode != store.PluginClosed {
+			continue
+		}
+		l.overdue[a.ID] = true
+		l.Logger.Warn("a plugin is still being loaded, and its exchanges are refused until it is", "plugin", a.Plugin, "attachment", int64(a.ID), "digest", a.Digest.String())
+	}
+	l.enforceLocked()
+}
+
 // pendingLocked returns what is neither loaded nor known not to load.
 func (l *Loader) pendingLocked() []store.Attachment {
 	var out []store.Attachment
@@ -161,6 +182,11 @@ func (l *Loader) enforceLocked() {
 			now[a.ID] = before
 		case failed && a.Mode == store.PluginClosed:
 			links = append(links, link(&a, broken{name: a.Plugin, why: p.err.Error()}))
+			continue
+		case l.overdue[a.ID] && !failed && a.Mode == store.PluginClosed:
+			in := link(&a, nil)
+			in.Denial = loading()
+			links = append(links, in)
 			continue
 		default:
 			continue
@@ -291,6 +317,7 @@ func (l *Loader) loadedOne(a *store.Attachment, h *handle, err error) {
 	}
 	if err == nil {
 		l.loaded[id] = h
+		delete(l.overdue, a.ID)
 		if _, failed := l.problems[a.ID]; failed {
 			l.Logger.Info("a plugin can be loaded after all", "plugin", a.Plugin, "attachment", int64(a.ID), "digest", a.Digest.String())
 			delete(l.problems, a.ID)

@@ -468,3 +468,52 @@ func TestAttachmentsAreTriedBeforeTheyAreStored(t *testing.T) {
 		}
 	}
 }
+
+func TestNothingGoesPastAPluginThatIsSlowToLoad(t *testing.T) {
+	l, s := started(t)
+	e := engineOf(t, l)
+	d, other := s.put(tagging("one")), s.put(tagging("two"))
+	hold := make(chan struct{})
+	s.set(func() { s.hold = hold })
+	closed, open := attached(1, d, store.PluginClosed), attached(2, other, store.PluginOpen)
+	closed.Tenant, open.Tenant = 1, 2
+	l.Want(2, []store.Attachment{closed, open})
+	if got := ask(t, e, "sk-1"); got != "" {
+		t.Errorf("while it is waited for: %q", got)
+	}
+	l.Insist()
+	x, _, _ := e.Begin(&policy.Head{Method: "POST", Path: "/v1/chat/completions", Authorization: "Bearer sk-1"})
+	_, denial := x.Admit([]byte(hello))
+	if denial == nil || denial.Status != 503 || denial.Code != "plugin_loading" || denial.RetryAfter <= 0 {
+		t.Errorf("while it is loaded: %v", denial)
+	}
+	if got := ask(t, e, "sk-2"); got != "" {
+		t.Errorf("the mode open: %q", got)
+	}
+	l.Want(3, []store.Attachment{closed, open, attached(3, d, store.PluginShadow)}) // something else changes
+	if got := ask(t, e, "sk-1"); got != "plugin_loading" {
+		t.Errorf("after a change: %q", got)
+	}
+	l.Want(4, []store.Attachment{open})
+	if got := ask(t, e, "sk-1"); got != "" {
+		t.Errorf("after it was detached: %q", got)
+	}
+	l.Want(5, []store.Attachment{closed, open})
+	l.Insist()
+	close(hold)
+	s.set(func() { s.hold = nil })
+	want(t, l, 6, closed, open)
+	if got := ask(t, e, "sk-1"); got != "one" {
+		t.Errorf("when it is loaded: %q", got)
+	}
+	// A new version of what is in force is waited for without a gap.
+	hold = make(chan struct{})
+	s.set(func() { s.hold = hold })
+	closed.Digest = s.put(tagging("three"))
+	l.Want(7, []store.Attachment{closed, open})
+	l.Insist()
+	if got := ask(t, e, "sk-1"); got != "one" {
+		t.Errorf("while its next version is loaded: %q", got)
+	}
+	close(hold)
+}

@@ -32,7 +32,7 @@ func newMetrics(r prometheus.Registerer, l *Loader) *metrics {
 		}, []string{"outcome"}),
 		attachments: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "weir_plugin_attachments",
-			Help: "Attachments that are not disabled, by state: in_force; pending, until it is loaded; stale, when an earlier version judges in its place; " +
+			Help: "Attachments that are not disabled, by state: in_force; pending, until it is loaded: closed ones refuse their exchanges after a quarter of a second; stale, when an earlier version judges in its place; " +
 				"denying, when it cannot be loaded and its exchanges are denied; or left_out, when it cannot be loaded and they are not.",
 		}, []string{"state"}),
 		rollBacks: f.NewCounter(prometheus.CounterOpts{

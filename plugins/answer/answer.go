@@ -49,6 +49,8 @@ type Output struct {
 	Status int
 	// Denied is the denial by which the response ends; nil if it does not.
 	Denied *abi.Denial
+	// Judge is who has denied, or has failed so that the response is denied; empty if the response could not be read.
+	Judge string
 	// End says that nothing more goes to the client. The judges know.
 	End bool
 }
@@ -177,7 +179,7 @@ func (a *Answer) refuse(err error) Output {
 		a.chain.errs = append(a.chain.errs, err)
 	}
 	d := denial(err)
-	out := Output{Denied: &d, End: true}
+	out := Output{Denied: &d, Judge: judgeOf(err), End: true}
 	switch a.stage {
 	case streaming:
 		a.out = a.dialect.denial(append(a.out, a.gap...), a.page.end(), d)

@@ -62,6 +62,17 @@ const (
 	codeUnreadable = "response_unreadable"
 )
 
+// judgeOf returns whose error it is; empty if it is no judge's.
+func judgeOf(err error) string {
+	if d, ok := errors.AsType[*denied](err); ok {
+		return d.judge
+	}
+	if j, ok := errors.AsType[*JudgeError](err); ok {
+		return j.Judge
+	}
+	return ""
+}
+
 // denial says what a client reads of an error.
 func denial(err error) abi.Denial {
 	if d, ok := errors.AsType[*denied](err); ok {

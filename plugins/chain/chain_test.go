@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-proxy/weir/plugins/abi"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/proxywasm"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -356,4 +357,57 @@ func TestAnswerInOnePieceMayBeDenied(t *testing.T) {
 	if !over || denial == nil || denial.Status != 451 || denial.Code != "unfit" {
 		t.Errorf("over %v, denial %v", over, denial)
 	}
+}
+
+func TestResponsesThatEndMidwayAreCounted(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	deny := &toy{event: func(e *abi.Event) abi.Verdict {
+		if e.Kind == abi.KindText && e.Text == "no" {
+			return abi.Verdict{Action: abi.Deny, Denial: abi.Denial{Status: 403, Code: "not_so"}, Tags: []abi.Tag{{Name: "said", Value: e.Text}}}
+		}
+		return abi.Verdict{}
+	}}
+	sieve := &sieve{from: "x", to: "y"}
+	table := NewTable([]Link{{ID: 1, Name: "deny", Plugin: deny}, {ID: 2, Name: "sieve", Filter: sieve}}, Options{Metrics: NewMetrics(registry)})
+	j := judgeOf(t, table)
+	q := question(hello)
+	if _, denial := j.Request(q); denial != nil {
+		t.Fatal(denial)
+	}
+	w := j.Watch(q)
+	w.Head(200, []policy.Header{{Name: "content-type", Value: "text/event-stream"}})
+	said := func(text string) []byte { return []byte(`data: {"choices":[{"index":0,"delta":{"content":"` + text + `"}}]}` + "\n\n") }
+	if _, over, _ := w.Body(said("yes"), false); over || len(w.Tags()) != 1 {
+		t.Errorf("over %v, tags %v", over, w.Tags())
+	}
+	if out, over, denial := w.Body(said("no"), false); !over || denial != nil || !strings.Contains(string(out), "not_so") {
+		t.Errorf("got %s, over %v, %v", out, over, denial)
+	}
+	w.Close()
+	if diff := cmp.Diff(w.Tags(), []policy.Tag{{Name: "said", Value: "no"}, {Name: "x", Value: "y"}}); diff != "" {
+		t.Errorf("tags (-got +want):\n%s", diff)
+	}
+	sieve.place.Note(proxywasm.Report{Cut: true})
+	for plugin, want := range map[string]float64{"deny": 1, "sieve": 1} {
+		if got := cuts(t, registry, plugin); got != want {
+			t.Errorf("%s: %v responses cut, want %v", plugin, got, want)
+		}
+	}
+}
+
+func cuts(t *testing.T, g prometheus.Gatherer, plugin string) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "weir_plugin_cut_responses_total" && m.GetLabel()[0].GetValue() == plugin {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }

@@ -105,6 +105,15 @@ func (p *pipeline) Body(chunk []byte, last bool) (out []byte, over bool, denial 
 	return out, over, nil
 }
 
+// Tags implements [policy.Watcher].
+func (p *pipeline) Tags() []policy.Tag {
+	var all []policy.Tag
+	for _, w := range p.watchers {
+		all = policy.MergeTags(all, w.Tags())
+	}
+	return all
+}
+
 // Close implements [policy.Watcher].
 func (p *pipeline) Close() {
 	for _, w := range p.watchers {

@@ -60,6 +60,8 @@ func (f *sieve) Body(chunk []byte, _ bool) ([]byte, bool, *policy.Denial) {
 	return bytes.ReplaceAll(chunk, []byte(f.from), []byte(f.to)), false, nil
 }
 
+func (f *sieve) Tags() []policy.Tag { return []policy.Tag{{Name: f.from, Value: f.to}} }
+
 func (f *sieve) Close() { f.closed++ }
 
 func TestFiltersAndPluginsAreAskedInOrder(t *testing.T) {

@@ -59,11 +59,17 @@ func (j *judge) Request(q *policy.Question) (*policy.Ruling, *policy.Denial) {
 	return &r.ruling, nil
 }
 
+// loading is why a link without a plugin fails.
+const loading host.Reason = "loading"
+
 // review asks the steps.
 func (j *judge) review(r *review) *policy.Denial {
 	for i, s := range j.steps {
 		var denial *policy.Denial
 		switch {
+		case s.Denial != nil:
+			s.metrics.failed(loading)
+			denial = s.Denial
 		case s.Filter != nil: // also one without a hook for requests: its stream begins here
 			denial = j.filter(r, i)
 		case s.request:
@@ -220,13 +226,7 @@ func (r *review) remove(name string) {
 // tagged adds tags; the last value of a name counts.
 func tagged(tags []policy.Tag, more []abi.Tag) []policy.Tag {
 	for _, t := range more {
-		i := slices.IndexFunc(tags, func(x policy.Tag) bool { return x.Name == t.Name })
-		switch {
-		case i >= 0:
-			tags[i].Value = t.Value
-		case len(tags) < policy.MaxTags:
-			tags = append(tags, policy.Tag{Name: t.Name, Value: t.Value})
-		}
+		tags = policy.MergeTags(tags, []policy.Tag{{Name: t.Name, Value: t.Value}})
 	}
 	return tags
 }

@@ -17,6 +17,7 @@ import (
 type Metrics struct {
 	calls    *prometheus.CounterVec // by plugin and outcome
 	failures *prometheus.CounterVec // by plugin and reason
+	cut      *prometheus.CounterVec // by plugin
 	seconds  *prometheus.HistogramVec
 	fuel     *prometheus.HistogramVec
 }
@@ -33,6 +34,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "weir_plugin_failures_total",
 			Help: "Calls of a plugin that failed, by reason. The log has the details.",
 		}, []string{"plugin", "reason"}),
+		cut: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_plugin_cut_responses_total",
+			Help: "Responses that a plugin ended after a part of them had gone out to the client, or that could not be read any further (plugin is empty). " +
+				"Those that were replaced as a whole are in weir_admissions_total.",
+		}, []string{"plugin"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "weir_plugin_seconds", Help: "Time of one call of a plugin's hook.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 9),
 		}, []string{"plugin"}),
@@ -45,6 +51,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // linkMetrics are those of one plugin; the zero value counts nothing.
 type linkMetrics struct {
 	carryOn, change, deny, fail prometheus.Counter
+	cut                         prometheus.Counter
 	failures                    *prometheus.CounterVec
 	seconds, fuel               prometheus.Observer
 }
@@ -58,6 +65,7 @@ func (m *Metrics) link(plugin string) linkMetrics {
 		change:   m.calls.WithLabelValues(plugin, "change"),
 		deny:     m.calls.WithLabelValues(plugin, "deny"),
 		fail:     m.calls.WithLabelValues(plugin, "fail"),
+		cut:      m.cut.WithLabelValues(plugin),
 		failures: m.failures.MustCurryWith(prometheus.Labels{"plugin": plugin}),
 		seconds:  m.seconds.WithLabelValues(plugin),
 		fuel:     m.fuel.WithLabelValues(plugin),
@@ -91,6 +99,10 @@ func (m *linkMetrics) noteFilter(r *proxywasm.Report) {
 	if m.failures == nil {
 		return
 	}
+	if r.Cut {
+		m.cut.Inc()
+		return
+	}
 	m.used(r.Time, r.Fuel)
 	switch {
 	case r.Failure != nil:
@@ -101,6 +113,13 @@ func (m *linkMetrics) noteFilter(r *proxywasm.Report) {
 		m.change.Inc()
 	default:
 		m.carryOn.Inc()
+	}
+}
+
+// cutResponse counts a response that ended midway; plugin is who has ended it.
+func (m *Metrics) cutResponse(plugin string) {
+	if m != nil {
+		m.cut.WithLabelValues(plugin).Inc()
 	}
 }
 

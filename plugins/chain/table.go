@@ -32,7 +32,7 @@ var (
 	_ Filter = (*proxywasm.Plugin)(nil)
 )
 
-// Link is a plugin in a place. It has either a Plugin, which speaks weir/1, or a Filter, which speaks proxy-wasm.
+// Link is a plugin in a place. It has either a Plugin, which speaks weir/1, or a Filter, which speaks proxy-wasm, or a Denial.
 type Link struct {
 	ID      int64  // of the attachment
 	Name    string // of the plugin
@@ -46,6 +46,8 @@ type Link struct {
 	Body    bool            // it is shown the body too; a Filter always is
 
 	RequestOnly bool // it is not shown responses
+
+	Denial *policy.Denial // if not nil, there is no plugin yet, and each exchange is refused so
 }
 
 // Options are what a [Table] needs from outside.
@@ -83,9 +85,12 @@ func NewTable(links []Link, o Options) *Table {
 	slices.SortFunc(links, func(a, b Link) int { return cmp.Or(cmp.Compare(a.Place, b.Place), cmp.Compare(a.ID, b.ID)) })
 	for _, l := range links {
 		var about host.About
-		if l.Filter != nil {
+		switch {
+		case l.Denial != nil:
+			about.Request = true
+		case l.Filter != nil:
 			about = l.Filter.About()
-		} else {
+		default:
 			about = l.Plugin.About()
 		}
 		s := &step{Link: l, request: about.Request, event: about.Event && !l.RequestOnly, metrics: o.Metrics.link(l.Name)}

@@ -109,8 +109,14 @@ func (w *watcher) Head(status int, headers []policy.Header) (ruling *policy.Head
 func (w *watcher) Body(chunk []byte, last bool) (out []byte, over bool, denial *policy.Denial) {
 	o, err := w.answer.Write(chunk, last)
 	w.say(err)
+	if o.Denied != nil && o.Status == 0 {
+		w.table.options.Metrics.cutResponse(o.Judge)
+	}
 	return o.Body, o.End, denialOf(o)
 }
+
+// Tags implements [policy.Watcher].
+func (w *watcher) Tags() []policy.Tag { return tagged(nil, w.answer.Tags()) }
 
 // Close implements [policy.Watcher].
 func (w *watcher) Close() { w.say(w.answer.Abort(clientClosed)) }

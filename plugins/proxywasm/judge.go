@@ -36,6 +36,7 @@ type Report struct {
 	Failure  *host.Failure // nil: it went well
 	Fuel     int64
 	Time     time.Duration // pauses not included
+	Cut      bool          // no step, but the news that the response ends after a part of it has gone out
 }
 
 // Judge returns the plugin as the judge of one exchange.

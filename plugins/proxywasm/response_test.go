@@ -197,7 +197,15 @@ func TestLocalResponseTakesThePlaceOfAResponse(t *testing.T) {
 		if len(got.chunks) != len(c.chunks) || len(c.chunks) > 0 && !strings.HasPrefix(got.chunks[0], c.chunks[0]) {
 			t.Errorf("%s: chunks %q", name, got.chunks)
 		}
-		if r := got.reports[len(got.reports)-1]; r.Outcome != Deny || r.Failure != nil {
+		cut := !c.denied
+		last := len(got.reports) - 1
+		if cut {
+			if !got.reports[last].Cut {
+				t.Errorf("%s: nobody is told that the response ends midway: %+v", name, got.reports)
+			}
+			last--
+		}
+		if r := got.reports[last]; r.Outcome != Deny || r.Failure != nil {
 			t.Errorf("%s: reports %+v", name, got.reports)
 		}
 	}

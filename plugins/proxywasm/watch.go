@@ -232,6 +232,9 @@ func (j *judge) cut(chunk []byte) (out []byte, over bool, denial *policy.Denial)
 // ended ends a response of which something may have gone out: a stream by an event that OpenAI's packages raise as an error, another one by stopping.
 func (j *judge) ended(d *policy.Denial) (out []byte, over bool, denial *policy.Denial) {
 	j.gone = true
+	if !j.whole {
+		j.tell(Report{Exchange: j.exchange, Cut: true})
+	}
 	switch {
 	case j.whole:
 		return nil, true, d
@@ -240,6 +243,9 @@ func (j *judge) ended(d *policy.Denial) (out []byte, over bool, denial *policy.D
 	}
 	return nil, true, nil
 }
+
+// Tags implements [policy.Watcher]: the ABI knows none.
+func (j *judge) Tags() []policy.Tag { return nil }
 
 // Close implements [policy.Watcher].
 func (j *judge) Close() { j.finish() }

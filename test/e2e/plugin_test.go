@@ -211,3 +211,17 @@ func TestPluginsAreInForceFromTheFirstRequestOfAProcessor(t *testing.T) {
 		return nil
 	})
 }
+
+func TestTagsOfRequestAndResponseAreInTheRow(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	attach(t, w, wasmtest.Guest{Request: wasmtest.TagVerdict("asked", "yes"), Event: wasmtest.TagVerdict("answered", "yes")}, admin.NewAttachment{Plugin: "tags"})
+	for name, body := range map[string]string{"json": hello, "stream": strings.Replace(hello, "{", `{"stream":true,`, 1)} {
+		got := w.post(t, "/v1/chat/completions", body)
+		if got.status != 200 {
+			t.Fatalf("%s: %d %s", name, got.status, got.body)
+		}
+		if row := w.Row(got.exchange); fmt.Sprint(row.Tags) != "map[answered:yes asked:yes]" {
+			t.Errorf("%s: tags %v", name, row.Tags)
+		}
+	}
+}

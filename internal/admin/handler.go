@@ -154,6 +154,7 @@ func (a *api) routes() []route {
 		{"GET", "/api/v1/version", a.version},
 		{"GET", "/api/v1/doctor", a.doctor},
 		{"GET", "/api/v1/openapi.yaml", a.document},
+		{"GET", "/api/v1/profiles/{kind}", a.profile},
 
 		{"GET", "/api/v1/tenants", a.listTenants},
 		{"POST", "/api/v1/tenants", a.createTenant},

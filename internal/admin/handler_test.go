@@ -82,7 +82,7 @@ func TestOnlyTheTokenOpensTheAPI(t *testing.T) {
 		"bare":         admintest.Token,
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, path := range []string{"/api/v1/keys", "/api/v1/openapi.yaml", "/api/v1/nothing"} {
+			for _, path := range []string{"/api/v1/keys", "/api/v1/openapi.yaml", "/api/v1/profiles/heap", "/api/v1/nothing"} {
 				res, body := call(t, s.URL+path, "GET", "", "Authorization", header)
 				if res.StatusCode != http.StatusUnauthorized || res.Header.Get("WWW-Authenticate") == "" {
 					t.Errorf("%s: got %d, www-authenticate %q", path, res.StatusCode, res.Header.Get("WWW-Authenticate"))

@@ -106,6 +106,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	p.xds = envoy.NewServer(gateway(cfg), log)
 	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
+	p.registry.MustRegister(newHealth(p.ready, func() int { return len(p.xds.Status().Envoys) }))
 	return p, nil
 }
 

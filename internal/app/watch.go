@@ -93,7 +93,7 @@ func envoyChannel(c store.Channel) envoy.Channel {
 // ready says what a request needs, and whether it is there.
 func (p *processor) ready(ctx context.Context) []admin.Check {
 	checks := []admin.Check{
-		check("database", p.databaseState(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right"),
+		p.databaseCheck(ctx),
 		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
 			fmt.Sprintf("revision %d is in force", p.seen.revision.Load()), "wait, or see the database check"),
 		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
@@ -108,6 +108,17 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 		)
 	}
 	return checks
+}
+
+// databaseCheck finds no more than a degraded gateway where the database is away but a configuration is in force: requests are served by it, and
+// their usage waits in the log. Were it a failure, a load balancer would take every gateway out at once for an outage that no client notices.
+func (p *processor) databaseCheck(ctx context.Context) admin.Check {
+	c := check("database", p.databaseState(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right")
+	if c.Verdict == admin.Fail && p.engine.Ready() {
+		c.Verdict = admin.Warn
+		c.Detail += "; requests are served by the last configuration, and usage waits in the log"
+	}
+	return c
 }
 
 func (p *processor) envoyState(ctx context.Context) error {

@@ -122,6 +122,9 @@ func TestTheProcessorWaitsForItsDatabase(t *testing.T) {
 	if err := w.ask(http.DefaultClient, hello, "usage"); err != nil {
 		t.Errorf("without Postgres, by the configuration that is in force: %v", err)
 	}
+	if status, body, err := w.ready(); err != nil || status != 200 || !strings.Contains(body, `"database"`) || !strings.Contains(body, "last configuration") {
+		t.Errorf("/readyz without Postgres, while requests are served: %d %s, %v; want 200 and what is degraded", status, body, err)
+	}
 	w.KillProcessor()
 	w.StartProcessor() // which waits for /livez
 	w.refused(t)

@@ -13,9 +13,14 @@ import (
 	"github.com/weir-proxy/weir/policy"
 )
 
+// read reads a module, to see what it is.
+func read(wasm []byte) (*meter.Module, error) {
+	return meter.Instrument(wasm, meter.Limits{Bytes: store.MaxModule, MemoryPages: 1 << 16})
+}
+
 // filters reports whether a module speaks proxy-wasm. What cannot be read does not: loading it as weir/1 says what is wrong.
-func (l *Loader) filters(wasm []byte) bool {
-	m, err := meter.Instrument(wasm, meter.Limits{Bytes: store.MaxModule, MemoryPages: 1 << 16})
+func filters(wasm []byte) bool {
+	m, err := read(wasm)
 	return err == nil && proxywasm.Speaks(m)
 }
 
@@ -72,7 +77,9 @@ func (j *judged) Abandon() {
 }
 
 // Watch implements [policy.Judge].
-func (j *judged) Watch(q *policy.Question) policy.Watcher { return &watched{j.Judge.Watch(q), j.handle} }
+func (j *judged) Watch(q *policy.Question) policy.Watcher {
+	return &watched{j.Judge.Watch(q), j.handle}
+}
 
 // watched is a response that a filter sees.
 type watched struct {

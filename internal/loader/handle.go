@@ -84,7 +84,7 @@ func (l *Loader) load(ctx context.Context, a *store.Attachment) (*handle, error)
 		return nil, &unread{err}
 	}
 	h := &handle{loader: l}
-	if l.filters(wasm) {
+	if filters(wasm) {
 		h.filter, err = l.Filters.Load(ctx, l.filterSource(a, wasm))
 	} else {
 		h.plugin, err = l.Host.Load(ctx, l.source(a, wasm))

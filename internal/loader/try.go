@@ -11,7 +11,6 @@ import (
 
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
-	"github.com/weir-proxy/weir/plugins/meter"
 	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
@@ -36,9 +35,12 @@ func (r *Refusal) Hint() string { return r.hint }
 // InspectPlugin loads a module to see whether it works, without a configuration and with all capabilities, and returns what it says of itself: JSON, each empty if
 // it says nothing. Only a [*Refusal] is about the module.
 func (l *Loader) InspectPlugin(ctx context.Context, name string, wasm []byte) (about, schema string, err error) {
-	m, err := meter.Instrument(wasm, meter.Limits{Bytes: store.MaxModule, MemoryPages: 1 << 16})
+	m, err := read(wasm)
 	if err != nil {
 		return "", "", refusal(ctx, fmt.Errorf("plugin %s: %w", name, err))
+	}
+	if err := checkSchema(m.Custom[sectionSchema]); err != nil {
+		return "", "", err
 	}
 	a := store.Attachment{Plugin: name}
 	if proxywasm.Speaks(m) {
@@ -68,8 +70,12 @@ func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte)
 			}
 		}
 	}
+	m, err := read(wasm)
+	if err != nil {
+		return refusal(ctx, fmt.Errorf("plugin %s: %w", a.Plugin, err))
+	}
 	known, try := host.Capabilities(), l.tryOut
-	if l.filters(wasm) {
+	if proxywasm.Speaks(m) {
 		known, try = []host.Capability{host.Log}, l.tryFilter
 	} else if len(a.Upstreams) > 0 {
 		return &Refusal{
@@ -80,6 +86,9 @@ func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte)
 		if !slices.Contains(known, host.Capability(g)) {
 			return &Refusal{fmt.Sprintf("there is no capability %q to grant", g), fmt.Sprintf("there are: %s", join(known))}
 		}
+	}
+	if err := checkConfig(m.Custom[sectionSchema], a.Config); err != nil {
+		return err
 	}
 	if err := try(ctx, &a, wasm); err != nil {
 		return refusal(ctx, err)

@@ -12,8 +12,6 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
-	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -32,9 +30,6 @@ const (
 	metadataAccessLog = "access_log" // how it tells of exchanges
 )
 
-// maxConnections is how many clients one Envoy takes at once; the machine's file descriptors may end it before.
-const maxConnections = 50000
-
 // BootstrapOptions says what an Envoy must know before it can ask.
 type BootstrapOptions struct {
 	Socket string // the processor's Unix socket, as Envoy sees the file system
@@ -46,6 +41,7 @@ type BootstrapOptions struct {
 	Node      string    // the Envoy's name; empty means NodeID
 	// Instance tells two Envoys apart that were given one name by mistake. It should be another for each bootstrap.
 	Instance string
+	Limits   Limits
 }
 
 // Bootstrap makes an Envoy's start-up configuration, as JSON.
@@ -62,7 +58,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := anypb.New(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: maxConnections})
+	overload, err := o.Limits.overloadManager()
 	if err != nil {
 		return nil, err
 	}
@@ -98,10 +94,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 			},
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{way}},
-		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
-			Name:       "envoy.resource_monitors.global_downstream_max_connections",
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: limit},
-		}}},
+		OverloadManager:  overload,
 	}
 	return protojson.Marshal(b)
 }

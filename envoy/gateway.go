@@ -32,6 +32,8 @@ type Gateway struct {
 	// PolicyHeaders are headers of requests and responses that the processor sees besides [ForwardedHeaders], in lower case: for policies that
 	// judge by them.
 	PolicyHeaders []string
+
+	Edge Edge // what clients meet before HTTP
 }
 
 // Channel is an upstream account as Envoy must know it.

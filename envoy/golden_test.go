@@ -4,11 +4,18 @@ package envoy
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -51,14 +58,24 @@ func goldens() map[string][]Channel {
 			{ID: 8, Name: "gpu", Dialect: OpenAI, BaseURL: "http://gpu.internal/serving/model-a/v1", Credential: "none"},
 		},
 		"remote": {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
+		"edge":   nil,
 	}
 }
 
-// goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine.
+// What stands for a certificate in the goldens.
+const (
+	goldenChain = "-- chain --"
+	goldenKey   = "-- key --"
+)
+
+// goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine, that of "edge" has all that clients can meet.
 func goldenGateway(name string) Gateway {
 	g := testGateway()
-	if name == "remote" {
+	switch name {
+	case "remote":
 		g.AccessLog = AccessLogGRPC
+	case "edge":
+		g.Edge = Edge{Certificate: Certificate{Chain: []byte(goldenChain), Key: []byte(goldenKey)}, ProxyProtocol: true}
 	}
 	return g
 }
@@ -169,7 +186,35 @@ func withStaticSecrets(t *testing.T, file string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	chain, key := testCertificate(t)
+	for placeholder, pem := range map[string][]byte{goldenChain: chain, goldenKey: key} {
+		text, err := json.Marshal(string(pem)) // which is YAML, too
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = bytes.ReplaceAll(out, []byte(strconv.Quote(placeholder)), text)
+		out = bytes.ReplaceAll(out, []byte(placeholder), text)
+	}
 	return out
+}
+
+// testCertificate makes a certificate that nobody trusts, and its key, in PEM.
+func testCertificate(t *testing.T) (chain, key []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
 func TestABadChannelIsLeftOutAndNamed(t *testing.T) {
@@ -207,6 +252,9 @@ func TestResourcesDoNotDependOnTheOrderOfChannels(t *testing.T) {
 func staticYAML(t *testing.T, g Gateway, channels []Channel) []byte {
 	t.Helper()
 	o := BootstrapOptions{Socket: "weir.sock", Admin: "127.0.0.1:10002"}
+	if g.Edge.ProxyProtocol {
+		o.Limits = Limits{Connections: 1000, HeapBytes: 1 << 30}
+	}
 	if g.AccessLog == AccessLogGRPC {
 		o = BootstrapOptions{Processor: "weir.internal:10005", Admin: o.Admin, Node: "far", AccessLog: g.AccessLog}
 	}

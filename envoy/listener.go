@@ -76,16 +76,28 @@ func listener(g Gateway) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport, err := g.Edge.transport()
+	if err != nil {
+		return nil, err
+	}
+	before, err := g.Edge.listenerFilters()
+	if err != nil {
+		return nil, err
+	}
 	return &listenerv3.Listener{
 		Name: ListenerName,
 		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
 		}}},
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
-		}}}},
+		ListenerFilters:               before,
+		FilterChains: []*listenerv3.FilterChain{{
+			TransportSocket: transport,
+			Filters: []*listenerv3.Filter{{
+				Name:       "envoy.filters.network.http_connection_manager",
+				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
+			}},
+		}},
 	}, nil
 }
 

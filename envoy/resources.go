@@ -28,6 +28,9 @@ func Resources(g Gateway, channels []Channel) (ResourceSet, error) {
 	slices.SortFunc(channels, func(a, b Channel) int { return int(a.ID - b.ID) })
 	clusters := []types.Resource{denied()}
 	var secrets []types.Resource
+	if !g.Edge.Certificate.empty() {
+		secrets = append(secrets, certificateSecret(g.Edge.Certificate))
+	}
 	var errs []error
 	for _, c := range channels {
 		made, err := cluster(g, c)

@@ -23,12 +23,12 @@ import (
 
 // Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for its access log.
 type Server struct {
-	gateway    Gateway
 	log        *slog.Logger
 	cache      cachev3.SnapshotCache
 	connecting func(Node) // never nil
 
 	mu       sync.Mutex
+	gateway  Gateway
 	version  uint64
 	channels []Channel // as they were set last
 	set      bool
@@ -66,16 +66,37 @@ func (s *Server) Register(ctx context.Context, g *grpc.Server) {
 // Set publishes the configuration for these channels. A channel that cannot be expressed is left out and named in the error;
 // the others are published all the same.
 func (s *Server) Set(ctx context.Context, channels []Channel) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	set, bad := Resources(s.gateway, channels)
 	if set == nil {
 		return bad
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.version++
 	s.channels, s.set = slices.Clone(channels), true
 	errs := []error{bad}
 	for _, node := range s.nodesLocked() {
+		errs = append(errs, s.publishLocked(ctx, node))
+	}
+	return errors.Join(errs...)
+}
+
+// SetCertificate gives every Envoy another certificate of the gateway, which must be whole: Envoy says no more than that it refuses one. New
+// connections have it; those that are there stay. A gateway that began without a certificate must not be given one: its listener would
+// be replaced, with all of its connections.
+func (s *Server) SetCertificate(ctx context.Context, c Certificate) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gateway.Edge.Certificate.empty() || c.empty() {
+		return errors.New("set certificate: a gateway has one from its start to its end, or none")
+	}
+	s.gateway.Edge.Certificate = c
+	s.version++
+	var errs []error
+	for _, node := range s.nodesLocked() {
+		if _, err := s.cache.GetSnapshot(node.ID); err != nil {
+			continue // it was given nothing yet
+		}
 		errs = append(errs, s.publishLocked(ctx, node))
 	}
 	return errors.Join(errs...)

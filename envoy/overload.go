@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// DefaultConnections is how many connections of clients an Envoy has at once when it is not told otherwise.
+const DefaultConnections = 50_000
+
+// Limits are what one Envoy takes before it turns work away instead of failing. The zero value has no limit of memory.
+type Limits struct {
+	Connections int   // of clients, at once; more are closed at once. Zero means DefaultConnections
+	HeapBytes   int64 // of Envoy's heap; zero means no limit
+}
+
+// What happens as the heap fills, in shares of Limits.HeapBytes. Memory that is free goes back to the system first. Then the streams that hold most of
+// it, which are those of clients that read slower than providers write, are reset, more of them the fuller it is. Only then are new requests refused,
+// with 503 overloaded; those under way go on.
+const (
+	shrinkAt = 0.85
+	resetAt  = 0.90
+	refuseAt = 0.95
+	resetAll = 0.99
+)
+
+// trackFrom is the size of a stream's buffers, as a power of two, from which on it may be reset: 1 MiB. Most streams hold some kilobytes.
+const trackFrom = 20
+
+// heapInterval is how often the heap is looked at. Bodies arrive at some hundred megabytes a second at most, so not much is missed.
+const heapInterval = 250 * time.Millisecond
+
+const heapMonitor = "envoy.resource_monitors.fixed_heap"
+
+func (l Limits) overloadManager() (*overloadv3.OverloadManager, error) {
+	if l.Connections < 0 || l.HeapBytes < 0 {
+		return nil, fmt.Errorf("limits of envoy: %d connections, %d bytes", l.Connections, l.HeapBytes)
+	}
+	connections, err := monitor("envoy.resource_monitors.global_downstream_max_connections",
+		&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: int64(cmp.Or(l.Connections, DefaultConnections))})
+	if err != nil {
+		return nil, err
+	}
+	m := &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{connections}}
+	if l.HeapBytes == 0 {
+		return m, nil
+	}
+	heap, err := monitor(heapMonitor, &heapv3.FixedHeapConfig{MaxHeapSizeBytes: uint64(l.HeapBytes)})
+	if err != nil {
+		return nil, err
+	}
+	m.ResourceMonitors = append(m.ResourceMonitors, heap)
+	m.RefreshInterval = durationpb.New(heapInterval)
+	m.BufferFactoryConfig = &overloadv3.BufferFactoryConfig{MinimumAccountToTrackPowerOfTwo: trackFrom}
+	m.Actions = []*overloadv3.OverloadAction{
+		onHeap("shrink_heap", &overloadv3.Trigger{TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: shrinkAt}}}),
+		onHeap("reset_high_memory_stream", &overloadv3.Trigger{TriggerOneof: &overloadv3.Trigger_Scaled{Scaled: &overloadv3.ScaledTrigger{
+			ScalingThreshold: resetAt, SaturationThreshold: resetAll,
+		}}}),
+		onHeap("stop_accepting_requests", &overloadv3.Trigger{TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: refuseAt}}}),
+	}
+	return m, nil
+}
+
+func onHeap(action string, t *overloadv3.Trigger) *overloadv3.OverloadAction {
+	t.Name = heapMonitor
+	return &overloadv3.OverloadAction{Name: "envoy.overload_actions." + action, Triggers: []*overloadv3.Trigger{t}}
+}
+
+func monitor(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
+	packed, err := anypb.New(config)
+	return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: packed}}, err
+}

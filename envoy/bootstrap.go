@@ -94,7 +94,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 			},
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{way}},
-		OverloadManager:  overload,
+		OverloadManager: overload,
 	}
 	return protojson.Marshal(b)
 }

@@ -9,7 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
+	"syscall"
 
 	"github.com/google/uuid"
 
@@ -17,16 +17,14 @@ import (
 	"github.com/weir-proxy/weir/internal/config"
 )
 
-// drainTime is how long an Envoy that was told to stop lets exchanges in flight go on.
-const drainTime = 10 * time.Minute
-
-// Envoy runs one Envoy until ctx ends; then it takes no more connections, and exchanges in flight may go on for some minutes.
+// Envoy runs one Envoy until ctx ends; then it takes no more connections, and exchanges in flight may go on for as long as envoy.drain says.
 func Envoy(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	raiseFileLimit(cfg.Envoy.MaxConnections, log)
 	run, err := envoyOptions(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	run.Drain = drainTime
+	run.Drain = cfg.Envoy.Drain
 	run.Log = os.Stderr
 	run.Started = func(pid int) {
 		log.Info("envoy started", "pid", pid, "binary", run.Binary, "listen", cfg.Gateway.Listen)
@@ -48,6 +46,7 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
 		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
 		Instance: uuid.NewString(), AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog),
+		Limits: envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes},
 	})
 	if err != nil {
 		return envoy.RunOptions{}, err
@@ -56,6 +55,27 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Node: cfg.Envoy.Node, Admin: cfg.Envoy.Admin,
 		AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog), Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
 	}, nil
+}
+
+// filesPerConnection is one for the client and one for the provider.
+const filesPerConnection = 2
+
+// raiseFileLimit lets this process and the Envoy that it starts open as many files as the system allows. Go raises the limit for itself alone and
+// gives its children the old one, often 1024, at which Envoy can accept nobody.
+func raiseFileLimit(connections int, log *slog.Logger) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("the limit of open files is not known", "err", err)
+		return
+	}
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil { // once it is set, children have it too
+		log.Warn("the limit of open files cannot be raised", "err", err)
+		return
+	}
+	if want := uint64(connections) * filesPerConnection; limit.Max < want { //nolint:gosec // it was checked to be positive
+		log.Warn("fewer files may be open than envoy.max_connections needs; raise the hard limit (LimitNOFILE, ulimit -Hn)", "limit", limit.Max, "needed", want)
+	}
 }
 
 // cacheDir is where fetched programs are kept: $WEIR_CACHE, which several Weirs of one machine may share, else below the state.

@@ -43,6 +43,7 @@ type processor struct {
 	sent      *usage.Appender // the log of the lines that Envoys send
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	plugins   *loader.Loader
+	tls       *certificate
 	seen      seen
 	books     books
 	life      *life
@@ -103,7 +104,12 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
-	p.xds = envoy.NewServer(gateway(cfg), log)
+	if p.tls, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
+		return nil, err
+	}
+	told := gateway(cfg)
+	told.Edge.Certificate = p.tls.now
+	p.xds = envoy.NewServer(told, log)
 	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
 	p.registry.MustRegister(newHealth(p.ready, func() int { return len(p.xds.Status().Envoys) }))
@@ -126,6 +132,8 @@ func gateway(cfg config.Config) envoy.Gateway {
 		ForwardFake:  cfg.Dev,
 
 		PolicyHeaders: append([]string{":authority"}, cfg.Plugins.Headers...), // every plugin that speaks proxy-wasm is shown it
+
+		Edge: envoy.Edge{ProxyProtocol: cfg.Gateway.ProxyProtocol},
 	}
 }
 
@@ -137,6 +145,7 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.account(ctx) })
 	group.Go(func() error { return p.spool.Run(ctx) })
 	group.Go(func() error { return p.follow(ctx) })
+	group.Go(func() error { return p.tls.watch(ctx, p.xds.SetCertificate) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {

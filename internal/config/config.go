@@ -43,6 +43,15 @@ type Config struct {
 type Gateway struct {
 	Listen       string `yaml:"listen"`         // host:port
 	MaxBodyBytes int64  `yaml:"max_body_bytes"` // of a request; longer ones get 413
+
+	ProxyProtocol bool `yaml:"proxy_protocol"` // connections begin with the header of the PROXY protocol
+	TLS           TLS  `yaml:"tls"`
+}
+
+// TLS is the certificate that clients see. Both files or none; without them the gateway speaks plain HTTP.
+type TLS struct {
+	Cert string `yaml:"cert"` // PEM file of the chain, the server's own certificate first
+	Key  string `yaml:"key"`  // PEM file of its private key
 }
 
 // Timeouts bound each exchange. They are Envoy's to keep.
@@ -79,6 +88,10 @@ type Envoy struct {
 	Path        string    `yaml:"path"`        // the binary; empty means that it is looked for
 	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int       `yaml:"concurrency"` // worker threads; 0 means one per CPU
+
+	Drain          time.Duration `yaml:"drain"`           // how long exchanges in flight may go on once Envoy is told to stop
+	MaxConnections int           `yaml:"max_connections"` // of clients, at once; more are closed
+	MaxHeapBytes   int64         `yaml:"max_heap_bytes"`  // of Envoy's memory; 0 means no limit
 
 	// Node is the Envoy's name. No key of the file sets it: several Envoys of one processor share the file.
 	Node string `yaml:"-"`
@@ -159,7 +172,7 @@ func Default() Config {
 			Total:           time.Hour,
 		},
 		Processor: Processor{Drain: time.Second},
-		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile},
+		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, Drain: 10 * time.Minute, MaxConnections: 50_000},
 		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{

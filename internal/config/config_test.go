@@ -158,7 +158,10 @@ func TestPathsAreRelativeToTheFileAndFollowStateDir(t *testing.T) {
 	want.StateDir = filepath.Join(dir, "state")
 	want.LogLevel = slog.LevelDebug
 	want.Processor.Socket = filepath.Join(dir, "state", "weir.sock")
-	want.Envoy = Envoy{Admin: want.Envoy.Admin, AccessLog: LogFile, LogDir: filepath.Join(dir, "state", "log"), Path: filepath.Join(dir, "bin", "envoy"), CAFile: systemCAFile(), Concurrency: 2}
+	want.Envoy.LogDir, want.Envoy.Path = filepath.Join(dir, "state", "log"), filepath.Join(dir, "bin", "envoy")
+	want.Envoy.CAFile, want.Envoy.Concurrency = systemCAFile(), 2
+	want.Gateway.TLS = TLS{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key")}
+	want.Gateway.ProxyProtocol = true
 	want.Plugins.CacheDir, want.Plugins.Headers = filepath.Join(dir, "cache"), []string{"x-team", "user-agent"}
 	want.Database.URL = "postgres:///weir?host=/run/postgresql"
 	if diff := cmp.Diff(got, want); diff != "" {

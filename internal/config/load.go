@@ -56,7 +56,10 @@ func (c Config) locate(dir string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("find the folder of the configuration: %w", err)
 	}
-	for _, p := range []*string{&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile, &c.Plugins.CacheDir} {
+	for _, p := range []*string{
+		&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile, &c.Plugins.CacheDir,
+		&c.Gateway.TLS.Cert, &c.Gateway.TLS.Key,
+	} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -214,6 +217,13 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		*p = text
 	case *[]string:
 		d.list(n, key, p)
+	case *bool:
+		b, isBool := n.(*ast.BoolNode)
+		if !isBool {
+			d.at(n, key, "must be true or false")
+			return
+		}
+		*p = b.Value
 	case *int, *int64:
 		i, isInt := n.(*ast.IntegerNode)
 		if !isInt {

@@ -59,6 +59,9 @@ const (
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
 	maxDrain        = time.Hour
+	maxEnvoyDrain   = 24 * time.Hour
+	maxClients      = 10_000_000
+	minHeap         = 64 << 20 // bytes; Envoy itself takes some 40 MB
 	minRotate       = 1 << 16 // bytes; a smaller log holds no more than a few lines
 	maxVolume       = 1 << 50 // bytes
 	wasmPage        = 1 << 16 // bytes
@@ -75,6 +78,12 @@ func (c Config) Validate() error {
 	v.require("state_dir", c.StateDir)
 	v.address("gateway.listen", c.Gateway.Listen)
 	v.within("gateway.max_body_bytes", c.Gateway.MaxBodyBytes, 1024, maxBody)
+	if c.Gateway.TLS.Cert == "" && c.Gateway.TLS.Key != "" {
+		v.add("gateway.tls.key", "needs gateway.tls.cert, the certificate that it belongs to")
+	}
+	if c.Gateway.TLS.Cert != "" && c.Gateway.TLS.Key == "" {
+		v.add("gateway.tls.cert", "needs gateway.tls.key, its private key")
+	}
 	v.timeouts(c.Timeouts)
 	socket := c.Complete().Processor.Socket
 	if len(socket) > maxSocketPath {
@@ -96,6 +105,7 @@ func (c Config) Validate() error {
 		v.add("envoy.access_log", "must be %s or %s", LogFile, LogGRPC)
 	}
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
+	v.envoyLimits(c.Envoy)
 	v.address("admin.listen", c.Admin.Listen)
 	v.distinct(listeners)
 	v.journal(c.Journal)
@@ -163,6 +173,16 @@ func (v *validator) within(key string, n, low, high int64) {
 func (v *validator) positive(key string, d time.Duration) {
 	if d <= 0 {
 		v.add(key, "must be more than 0s, not %s", d)
+	}
+}
+
+func (v *validator) envoyLimits(e Envoy) {
+	if e.Drain < 0 || e.Drain > maxEnvoyDrain {
+		v.add("envoy.drain", "must be from 0s to %v, not %v", maxEnvoyDrain, e.Drain)
+	}
+	v.within("envoy.max_connections", int64(e.MaxConnections), 1, maxClients)
+	if e.MaxHeapBytes != 0 {
+		v.within("envoy.max_heap_bytes", e.MaxHeapBytes, minHeap, maxVolume)
 	}
 }
 

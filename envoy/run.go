@@ -29,7 +29,8 @@ type RunOptions struct {
 	Admin       string        // host:port of the admin interface, as in the bootstrap
 	AccessLog   AccessLog     // as in the bootstrap
 	Concurrency int           // worker threads; zero is one per CPU
-	Drain       time.Duration // how long exchanges in flight may go on after ctx has ended; zero cuts them
+	Notice      time.Duration // how long connections are still taken after ctx has ended, while who sends them finds out
+	Drain       time.Duration // how long exchanges in flight may go on after that; zero cuts them
 	Log         io.Writer     // Envoy's own log
 	Started     func(pid int) // called once Envoy runs, before it is ready; may be nil
 }
@@ -37,8 +38,9 @@ type RunOptions struct {
 // LogFlush is how long a line of the access log may wait in Envoy's memory until it is in the file: what a killed Envoy can lose at most.
 const LogFlush = 100 * time.Millisecond
 
-// Run runs Envoy until ctx ends or Envoy does. When ctx ends, Envoy stops taking connections, exchanges in flight go on for at
-// most Drain, and Run returns nil. An Envoy that ends by itself is an error.
+// Run runs Envoy until ctx ends or Envoy does. When ctx ends, Envoy says on its admin interface that it is not ready and closes clients' connections
+// with their next answer; after Notice it takes no more, exchanges in flight go on for at most Drain, and Run returns nil. An Envoy that
+// ends by itself is an error.
 func Run(ctx context.Context, o RunOptions) error {
 	file := filepath.Join(o.Dir, "envoy.json")
 	if o.Node != "" && o.Node != NodeID {
@@ -50,6 +52,7 @@ func Run(ctx context.Context, o RunOptions) error {
 	args := []string{
 		"-c", file, "--disable-hot-restart", "--log-level", "warning",
 		"--file-flush-interval-msec", strconv.FormatInt(LogFlush.Milliseconds(), 10),
+		// Of a listener that is replaced: its connections are closed with their next answer, and after this time in any case.
 		"--drain-time-s", strconv.Itoa(max(1, int(o.Drain.Seconds()))), "--drain-strategy", "immediate",
 	}
 	if o.Concurrency > 0 {
@@ -82,16 +85,14 @@ const stopTimeout = 5 * time.Second
 // lastLines is how long an Envoy that sends its lines may take to have sent the last ones. A file it flushes when it ends.
 const lastLines = sendEvery + sendEvery/2
 
-// drain closes the listener and waits until no exchange is in flight and all is said of those that were, or the limit has passed, or Envoy has
-// ended.
+// drain stops what comes in and waits until no exchange is in flight and all is said of those that were, or the limit has passed, or Envoy has
+// ended. Envoy's own graceful draining of listeners is not what it sounds like: it goes on taking connections for the whole time.
 func drain(ctx context.Context, o RunOptions, p *child.Process) {
-	ctx, cancel := context.WithTimeout(ctx, o.Drain)
+	ctx, cancel := context.WithTimeout(ctx, o.Notice+o.Drain)
 	defer cancel()
-	if err := post(ctx, o.Admin, "/drain_listeners?graceful&skip_exit"); err != nil {
+	if err := post(ctx, o.Admin, "/healthcheck/fail"); err != nil {
 		return
 	}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
 	wait := func(until <-chan time.Time) (ended bool) {
 		select {
 		case <-ctx.Done():
@@ -102,6 +103,14 @@ func drain(ctx context.Context, o RunOptions, p *child.Process) {
 			return false
 		}
 	}
+	if o.Notice > 0 && wait(time.After(o.Notice)) {
+		return
+	}
+	if err := post(ctx, o.Admin, "/drain_listeners"); err != nil {
+		return
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		n, err := Active(ctx, o.Admin)
 		if err != nil {

@@ -24,7 +24,7 @@ func Envoy(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	run.Drain = cfg.Envoy.Drain
+	run.Notice, run.Drain = cfg.Envoy.DrainNotice, cfg.Envoy.Drain
 	run.Log = os.Stderr
 	run.Started = func(pid int) {
 		log.Info("envoy started", "pid", pid, "binary", run.Binary, "listen", cfg.Gateway.Listen)

@@ -89,7 +89,8 @@ type Envoy struct {
 	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int       `yaml:"concurrency"` // worker threads; 0 means one per CPU
 
-	Drain          time.Duration `yaml:"drain"`           // how long exchanges in flight may go on once Envoy is told to stop
+	DrainNotice    time.Duration `yaml:"drain_notice"`    // how long connections are still taken once Envoy is told to stop
+	Drain          time.Duration `yaml:"drain"`           // how long exchanges in flight may go on after that
 	MaxConnections int           `yaml:"max_connections"` // of clients, at once; more are closed
 	MaxHeapBytes   int64         `yaml:"max_heap_bytes"`  // of Envoy's memory; 0 means no limit
 
@@ -172,7 +173,7 @@ func Default() Config {
 			Total:           time.Hour,
 		},
 		Processor: Processor{Drain: time.Second},
-		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, Drain: 10 * time.Minute, MaxConnections: 50_000},
+		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
 		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{

@@ -180,6 +180,9 @@ func (v *validator) envoyLimits(e Envoy) {
 	if e.Drain < 0 || e.Drain > maxEnvoyDrain {
 		v.add("envoy.drain", "must be from 0s to %v, not %v", maxEnvoyDrain, e.Drain)
 	}
+	if e.DrainNotice < 0 || e.DrainNotice > maxDrain {
+		v.add("envoy.drain_notice", "must be from 0s to %v, not %v", maxDrain, e.DrainNotice)
+	}
 	v.within("envoy.max_connections", int64(e.MaxConnections), 1, maxClients)
 	if e.MaxHeapBytes != 0 {
 		v.within("envoy.max_heap_bytes", e.MaxHeapBytes, minHeap, maxVolume)

@@ -44,6 +44,7 @@ type Options struct {
 	// "weir dev" runs it, which lets x-fake-* headers through to the providers.
 	Production bool
 	Config     string
+	Gateway    string // with Production: further keys of the section gateway, as in "proxy_protocol: true"
 	Drain      string // with Production: processor.drain; empty means its default
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
@@ -53,6 +54,8 @@ type Options struct {
 
 	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
 	DSN string // an empty database; empty means one of the server that the tests share
+
+	EnvoyDrain time.Duration // how long Envoy's exchanges may go on when it is stopped
 }
 
 // Rig is a running gateway without channels or keys.
@@ -179,8 +182,8 @@ func (r *Rig) writeConfig() {
 	if r.o.Remote {
 		listen = r.far()
 	}
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q}\nprocessor: {listen: %q, drain: %s}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
-		r.Dir, addr(r.port), listen, cmp.Or(r.o.Drain, "1s"), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
@@ -201,6 +204,9 @@ func (r *Rig) KillEnvoy() {
 	_ = syscall.Kill(r.envoyPID, kill) // it may have ended by itself
 	r.stopEnvoy()
 }
+
+// StopEnvoy ends Envoy as SIGTERM to weir envoy does, and returns when it has ended.
+func (r *Rig) StopEnvoy() { r.stopEnvoy() }
 
 // LaunchEnvoy runs Envoy and does not wait until it serves.
 func (r *Rig) LaunchEnvoy() {
@@ -227,7 +233,7 @@ func (r *Rig) LaunchEnvoy() {
 	go func() {
 		defer log.Close() //nolint:errcheck // envoy has it
 		done <- envoy.Run(ctx, envoy.RunOptions{
-			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: log,
+			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: log, Drain: r.o.EnvoyDrain,
 			Started: func(pid int) { started <- pid },
 		})
 	}()

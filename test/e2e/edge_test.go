@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/test/rig"
+)
+
+// edgeCertificate writes a certificate of this authority and its key to where the gateway is told that they are.
+func (a *authority) edgeCertificate(t *testing.T, dir, name string) {
+	t.Helper()
+	pair := a.certificate(t, name)
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{
+		"tls.crt": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A new certificate is taken up without a restart: new connections have it, a stream that runs goes on, and one that does not fit changes nothing.
+func TestClientsSpeakTLSWithTheCertificateOfTheDay(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	ca.edgeCertificate(t, dir, "one.example")
+	w := newWorld(t, rig.Options{
+		Production: true, Gateway: fmt.Sprintf("tls: {cert: %q, key: %q}", filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")),
+	})
+	gate := w.gated(t)
+	secure := "https" + strings.TrimPrefix(w.URL, "http")
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	client := func(name string, versions ...string) *http.Client {
+		c := &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name, NextProtos: versions}, ForceAttemptHTTP2: len(versions) == 0,
+		}}
+		t.Cleanup(c.CloseIdleConnections)
+		return c
+	}
+	ask := func(c *http.Client, body string) (*http.Response, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, secure+"/v1/chat/completions", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("authorization", "Bearer "+w.key)
+		return c.Do(r)
+	}
+	for want, c := range map[string]*http.Client{"HTTP/2.0": client("one.example"), "HTTP/1.1": client("one.example", "http/1.1")} {
+		resp, err := ask(c, hello)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != 200 || resp.Proto != want {
+			t.Errorf("got %d by %s, want 200 by %s", resp.StatusCode, resp.Proto, want)
+		}
+		w.Row(resp.Header.Get("x-weir-exchange-id"))
+	}
+	if resp, err := http.Post(w.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello)); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("plain HTTP is answered with %d", resp.StatusCode)
+	}
+
+	long := client("one.example")
+	running, err := ask(long, gatedStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca.edgeCertificate(t, dir, "two.example")
+	w.Eventually("the other certificate is served", func() error {
+		resp, err := ask(client("two.example"), hello)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	close(gate)
+	if b, err := io.ReadAll(running.Body); err != nil || !strings.Contains(string(b), "[DONE]") {
+		t.Errorf("the stream that ran before: %q, %v", b, err)
+	}
+	_ = running.Body.Close()
+
+	if err := os.WriteFile(filepath.Join(dir, "tls.key"), []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Eventually("the mistake is reported", func() error {
+		if n, err := w.Metric("weir_gateway_certificate_failing"); err != nil || n != 1 {
+			return fmt.Errorf("failing %v, %w", n, err)
+		}
+		return nil
+	})
+	resp, err := ask(client("two.example"), hello)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("after the mistake: %v", err)
+	}
+	_ = resp.Body.Close()
+}
+
+// With the PROXY protocol the client is who the header says, and without the header there is nobody.
+func TestAddressesComeByTheProxyProtocol(t *testing.T) {
+	w := newWorld(t, rig.Options{Production: true, Gateway: "proxy_protocol: true"})
+	host := strings.TrimPrefix(w.URL, "http://")
+	for _, header := range []string{
+		"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n",
+		"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + "\xcb\x00\x71\x07" + "\xc0\x00\x02\x01" + "\x12\x67\x01\xbb",
+	} {
+		conn, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "%sPOST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s", header, w.key, len(hello), hello)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", header, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = conn.Close()
+		if resp.StatusCode != 200 {
+			t.Errorf("%q: got %d", header, resp.StatusCode)
+		}
+		w.Row(resp.Header.Get("x-weir-exchange-id"))
+	}
+	if resp, err := http.Post(w.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello)); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("a connection without the header is answered with %d", resp.StatusCode)
+	}
+}
+
+// An Envoy that is told to stop refuses connections at once, and ends when its last stream has.
+func TestEnvoyDrainsItsStreams(t *testing.T) {
+	w := newWorld(t, rig.Options{Production: true, EnvoyDrain: time.Minute})
+	gate := w.gated(t)
+	const streams = 20
+	running := make([]*http.Response, streams)
+	for i := range running {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(gatedStream))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("authorization", "Bearer "+w.key)
+		if running[i], err = http.DefaultClient.Do(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		w.StopEnvoy()
+		close(ended)
+	}()
+	w.Eventually("connections are refused", func() error {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(w.URL, "http://"))
+		if err != nil {
+			return nil //nolint:nilerr // as it should be
+		}
+		return errors.Join(errors.New("one was taken"), conn.Close())
+	})
+	if n, err := envoy.Active(t.Context(), w.EnvoyAdmin); err != nil || n != streams {
+		t.Errorf("%d streams are under way, %v; want all %d", n, err, streams)
+	}
+	close(gate)
+	for i, resp := range running {
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || !strings.Contains(string(b), "[DONE]") {
+			t.Errorf("stream %d was cut after %d bytes: %v", i, len(b), err)
+		}
+	}
+	<-ended
+	for _, row := range w.Rows(streams) {
+		if row.Status != "ok" || row.Output != 1 || row.Estimated {
+			t.Errorf("row %+v", row)
+		}
+	}
+	w.StartEnvoy() // for what every test checks at its end
+}
+
+const gatedStream = `{"model":"gated","stream":true,"messages":[{"role":"user","content":"Hello there"}]}`
+
+// gated adds a channel whose streams have begun and do not end until the gate is closed.
+func (w *world) gated(t *testing.T) (gate chan struct{}) {
+	t.Helper()
+	gate = make(chan struct{})
+	const chunk = `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"gated","choices":[%s],"usage":%s}` + "\n\n"
+	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		rw.Header().Set("content-type", "text/event-stream")
+		fmt.Fprintf(rw, chunk, `{"index":0,"delta":{"content":"Hi"},"finish_reason":null}`, "null")
+		_ = http.NewResponseController(rw).Flush()
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+			return
+		}
+		fmt.Fprintf(rw, chunk, `{"index":0,"delta":{},"finish_reason":"stop"}`, "null")
+		fmt.Fprintf(rw, chunk, "", `{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}`)
+		fmt.Fprint(rw, "data: [DONE]\n\n")
+	}))
+	t.Cleanup(s.Close)
+	w.Channel(store.NewChannel{Name: "gated", Provider: "openai", BaseURL: s.URL + "/v1", Models: rig.Models("gated")})
+	w.Settle()
+	return gate
+}

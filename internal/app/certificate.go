@@ -116,7 +116,9 @@ func (c *certificate) adopt(read envoy.Certificate, end time.Time) {
 	}
 }
 
-func same(a, b envoy.Certificate) bool { return bytes.Equal(a.Chain, b.Chain) && bytes.Equal(a.Key, b.Key) }
+func same(a, b envoy.Certificate) bool {
+	return bytes.Equal(a.Chain, b.Chain) && bytes.Equal(a.Key, b.Key)
+}
 
 // readCertificate returns what is in the files, and an error if that is not a certificate with its key. Errors quote neither.
 func readCertificate(files config.TLS) (read envoy.Certificate, end time.Time, err error) {

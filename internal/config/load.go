@@ -225,20 +225,25 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		}
 		*p = b.Value
 	case *int, *int64:
-		i, isInt := n.(*ast.IntegerNode)
-		if !isInt {
-			d.at(n, key, "must be a whole number")
-			return
-		}
-		v, fits := integer(i)
-		if !fits || into.OverflowInt(v) {
-			d.at(n, key, "is out of range")
-			return
-		}
-		into.SetInt(v)
+		d.number(n, key, into)
 	default:
 		panic(fmt.Sprintf("config: no decoder for %s of type %T", key, p))
 	}
+}
+
+// number decodes a whole number.
+func (d *decoder) number(n ast.Node, key string, into reflect.Value) {
+	i, isInt := n.(*ast.IntegerNode)
+	if !isInt {
+		d.at(n, key, "must be a whole number")
+		return
+	}
+	v, fits := integer(i)
+	if !fits || into.OverflowInt(v) {
+		d.at(n, key, "is out of range")
+		return
+	}
+	into.SetInt(v)
 }
 
 // list decodes a list of texts.

@@ -15,18 +15,19 @@ import (
 
 // options are what the flags say.
 type options struct {
-	loads    []string
-	loops    []string
-	variants []string
-	rounds   int
-	duration time.Duration
-	warm     time.Duration
-	rate     float64 // requests/s of the open loops; 0: each load's own
-	clients  int     // of the closed loops; 0: each load's own
-	users    int     // 0: leave the case out
-	streams  int     // 0: leave the case out
-	replay   int     // rows; 0: leave the case out
-	workers  int     // Envoy's threads
+	loads       []string
+	loops       []string
+	variants    []string
+	rounds      int
+	duration    time.Duration
+	warm        time.Duration
+	rate        float64 // requests/s of the open loops; 0: each load's own
+	clients     int     // of the closed loops; 0: each load's own
+	users       int     // 0: leave the case out
+	streams     int     // 0: leave the case out
+	replay      int     // rows; 0: leave the case out
+	workers     int     // Envoy's threads
+	withPlugins bool
 
 	places
 	command string // what was asked for, without the names of files
@@ -62,6 +63,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.users, "users", 1000, "users of a provider that takes 200 ms; 0 leaves this case out")
 	f.IntVar(&o.streams, "streams", 2000, "streams held at once; 0 leaves this case out")
 	f.IntVar(&o.replay, "replay", 50000, "rows to account for without anything else to do; 0 leaves this case out")
+	f.BoolVar(&o.withPlugins, "plugins", true, "measure what plugins cost, on Weir alone")
 	f.IntVar(&o.workers, "workers", runtime.NumCPU(), "threads of each Envoy")
 	f.StringVar(&o.weir, "weir", "", "the weir program; empty builds it")
 	f.StringVar(&o.dir, "dir", ".weir/bench", "folder for data and logs, which is removed first. It should be on a disk, since Postgres writes there")

@@ -36,6 +36,7 @@ func (r report) print() {
 		r.share(l)
 	}
 	r.heldStreams()
+	r.plugins()
 	r.accounting()
 	r.others()
 }

@@ -29,7 +29,7 @@ type suite struct {
 
 // run runs all cases. The error is about what kept it from going on; what was wrong with answers and books is in the results.
 func (s *suite) run(ctx context.Context) error {
-	if len(s.loads) > 0 || s.users > 0 || s.replay > 0 {
+	if len(s.loads) > 0 || s.users > 0 || s.replay > 0 || s.withPlugins {
 		if err := s.site.occupy(ctx, "loads", s.timed); err != nil {
 			return err
 		}
@@ -130,8 +130,13 @@ func (s *suite) held(ctx context.Context) error {
 	return nil
 }
 
-// weirAlone takes the profiles and measures the accounting.
+// weirAlone measures plugins, takes the profiles and measures the accounting.
 func (s *suite) weirAlone(ctx context.Context, b *lab, g *gateway) error {
+	if s.withPlugins {
+		if err := s.judged(ctx, b, g); err != nil {
+			return err
+		}
+	}
 	if s.profile != "" {
 		for _, l := range s.chosen() {
 			if err := s.takeProfile(ctx, b, g, s.plan(l, closedLoop, 0)); err != nil {

@@ -180,7 +180,7 @@ func Default() Config {
 			BatchRows: 50_000, BatchInterval: 250 * time.Millisecond, Lease: 5 * time.Minute,
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
-		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 50 * time.Millisecond}},
+		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
 	}
 }

@@ -9,6 +9,7 @@ type Guest struct {
 	Request []byte // its answer to requests, such as [Denial]; empty: it goes on; nil: it has no such hook
 	Event   []byte // the same for parts of responses
 	Traps   bool   // both hooks end in a trap instead
+	Spins   int32  // both hooks go round a loop so many times first, which uses 7 of fuel each time
 	Picky   bool   // it refuses an empty configuration, with the words "an empty configuration"
 	Imports []string
 	About   string // custom section weir.about
@@ -51,7 +52,10 @@ func (g Guest) Wasm() []byte {
 			m.Data(int(at), answer)
 			code = I64Const(at<<32 | int64(len(answer)))
 		}
-		m.Func(name, Types{I32, I32}, Types{I64}, nil, code)
+		if g.Spins > 0 {
+			code = Seq(Loop(Get(2), I32Const(1), Add(), Tee(2), I32Const(g.Spins), unary(0x48), BrIf(0)), code) // i32.lt_s
+		}
+		m.Func(name, Types{I32, I32}, Types{I64}, Types{I32}, code)
 	}
 	hook("weir_request", guestRequest, g.Request)
 	hook("weir_event", guestEvent, g.Event)

@@ -35,6 +35,7 @@ var layers = map[string]layer{
 	"plugins/library/model-alias":   {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/library/pii-redactor":  {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/library/prompt-guard":  {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
+	"plugins/library/router":        {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/library/system-prompt": {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/meter":                 {nil, "it turns bytes into bytes, whoever runs them"},
 	"plugins/wasmtest":              {nil, "it serves tests"},

@@ -155,6 +155,20 @@ func (m Message) Calls() (calls []ToolCall) {
 	return calls
 }
 
+// Name returns the speaker's.
+func (m Message) Name() string { return m.Text(2) }
+
+// Media returns the kind of each part that is not text: image, audio, file.
+func (m Message) Media() (kinds []string) {
+	for _, k := range m.List(5) {
+		kinds = append(kinds, string(k))
+	}
+	return kinds
+}
+
+// Answers returns, in a message of the role tool, the id of the tool call that it answers.
+func (m Message) Answers() string { return m.Text(6) }
+
 // Messages returns what the model is given.
 func (x *Exchange) Messages() (messages []Message) {
 	for _, m := range x.List(14) {

@@ -20,8 +20,9 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 		Asked:  abi.Asked{Operation: "chat", Model: "m", Stream: true, MaxOutput: 50, Choices: 3},
 		Budget: &budget, Headers: []abi.Header{{Name: "x-a", Value: "b"}},
 		Messages: []abi.Message{
-			{Role: "user", Texts: []abi.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}}},
+			{Role: "user", Name: "jo", Texts: []abi.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}}, Media: []string{"image", "odd"}},
 			{Role: "assistant", Calls: []abi.ToolCall{{ID: "c1", Name: "f", Arguments: abi.Text{ID: 2, Text: "{}"}}}},
+			{Role: "tool", Answers: "c1"},
 		},
 		Tools: []abi.Tool{{Name: "f", Description: "does f", Parameters: "{}"}}, Channels: []string{"east", "west"}, Body: []byte("{raw}"), State: []byte("s"),
 	}
@@ -30,13 +31,13 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 	most, _ := x.MaxOutputTokens()
 	got := []any{
 		x.ID(), x.Tenant(), x.TenantName(), x.Key(), x.KeyName(), x.Address(), x.Operation(), x.Model(), x.Stream(), x.Choices(), most, left, ok,
-		x.Headers(), x.Texts(), x.Messages()[0].Role(), x.Messages()[1].Calls(), x.Tools(), x.Channels(), string(x.Body()), string(x.State()),
+		x.Headers(), x.Texts(), x.Messages()[0].Role(), x.Messages()[0].Name(), x.Messages()[0].Media(), x.Messages()[2].Answers(), x.Messages()[1].Calls(), x.Tools(), x.Channels(), string(x.Body()), string(x.State()),
 	}
 	want := []any{
 		"id", int64(1), "acme", int64(2), "ci", "::1", "chat", "m", true, int64(3), int64(50), int64(5), true,
 		[]weir.Header{{Name: "x-a", Value: "b"}},
 		[]weir.Text{{ID: 0, Text: "hi"}, {ID: 1, Text: "there"}},
-		"user",
+		"user", "jo", []string{"image", "odd"}, "c1",
 		[]weir.ToolCall{{ID: "c1", Name: "f", Arguments: weir.Text{ID: 2, Text: "{}"}}},
 		[]weir.Tool{{Name: "f", Description: "does f", Parameters: "{}"}},
 		[]string{"east", "west"},

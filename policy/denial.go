@@ -16,6 +16,7 @@ type Denial struct {
 	Message    string        // a sentence that says what to do
 	RetryAfter time.Duration // sent as retry-after, rounded up to a second; zero means not at all
 	Allow      string        // the method to use instead, sent as allow; only with status 405
+	Headers    []Header      // others that tell the client more, such as what is left of a limit
 
 	// Reply, if not nil, is what the client gets instead of Status and Body: a policy answers in its own words, and not necessarily in the negative.
 	Reply *Reply

@@ -24,6 +24,7 @@ const (
 	CodeModelNotAllowed     = "model_not_allowed"
 	CodeModelNotFound       = "model_not_found"
 	CodeNoChannel           = "no_channel"
+	CodeRateLimit           = "rate_limit_exceeded"
 	CodeUnavailable         = "unavailable"
 	CodeInternal            = "internal_error"
 	CodePluginReply         = "plugin_reply" // a plugin has answered in its own words

@@ -206,22 +206,26 @@ func (b *bucket) idle(p part) bool {
 }
 
 // ask turns what was asked for since the last round into a part of the whole limit.
-func (b *bucket) ask(since time.Duration) {
+func (b *bucket) ask(since time.Duration, share float64) {
 	var want float64
+	weight := rested
 	if seconds := since.Seconds(); seconds > 0 {
 		for m := range meters {
 			if b.rule.rate[m] > 0 {
 				want = max(want, b.asked[m]/(b.rule.perSecond(m)*seconds), b.debt(m))
+				if b.level[m] < b.cap(m, share) {
+					weight = recent
+				}
 			}
 		}
 	}
 	if c := b.rule.limit.Concurrent; c > 0 {
 		want = max(want, float64(max(b.most, b.flight))/float64(c))
 	}
-	if b.want > 0 {
-		want = (b.want + want) / 2
+	if want = min(want, mostWanted); b.want > 0 {
+		want = b.want + (want-b.want)*weight
 	}
-	b.want = min(want, mostWanted)
+	b.want = want
 	b.asked, b.most = [meters]float64{}, b.flight
 }
 
@@ -231,8 +235,11 @@ func (b *bucket) debt(m meter) float64 {
 }
 
 const (
-	// mostWanted bounds what one replica may ask for, in whole limits: a short rush must not count for minutes.
-	mostWanted = 16
+	// mostWanted bounds what one replica may ask for: no more than all.
+	mostWanted = 1
+	// recent is how much the last round counts among those before it: demand is noisy, and a share that follows each gust is wasted at the next lull. Where
+	// the bucket has run over, more was held than was needed, and the last round counts as rested.
+	recent, rested = 0.2, 0.5
 	// repay is how soon a debt should be paid off.
 	repay = 10 * time.Second
 )

@@ -93,7 +93,7 @@ func (l *Limiter) measure(now time.Duration) map[Bucket]bool {
 		s.mu.Lock()
 		if b := s.m[at]; b != nil {
 			b.advance(now, s.part)
-			b.ask(now - l.board.last)
+			b.ask(now-l.board.last, b.share(s.part))
 		}
 		s.mu.Unlock()
 	}

@@ -50,6 +50,8 @@ type IntentOptions struct {
 	// reason. Zero means DefaultKeep.
 	Keep time.Duration
 
+	Listeners []Listener // to be told of the ends of exchanges
+
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -77,7 +79,8 @@ type Intents struct {
 	mu   sync.Mutex
 	gone time.Time // no Envoy of then lives any more; zero: all is well
 
-	ids []uuid.UUID // of a batch that was posted; owned by the Shipper
+	ids    []uuid.UUID // of a batch that was posted; owned by the Shipper
+	firsts []uuid.UUID // of them, those whose end is to be told; owned by the Shipper
 
 	batch  int // how many to resolve at once; owned by Run, as is the rest
 	retry  backoff
@@ -94,7 +97,7 @@ type intentMetrics struct {
 	malformed  prometheus.Counter
 }
 
-// NewIntents returns intents. Until Run is called none is resolved.
+// NewIntents returns intents, after the listeners were told of what an earlier life has left. Until Run is called none is resolved.
 func NewIntents(o IntentOptions) *Intents {
 	o.Lease, o.Keep = cmp.Or(o.Lease, DefaultLease), cmp.Or(o.Keep, DefaultKeep)
 	if o.Logger == nil {
@@ -104,7 +107,7 @@ func NewIntents(o IntentOptions) *Intents {
 		o.Estimator = NewEstimator()
 	}
 	f := promauto.With(o.Registerer)
-	return &Intents{
+	in := &Intents{
 		o: o, log: o.Logger, batch: defaultResolveBatch, writer: uuid.New(),
 		every: min(max(o.Lease/20, 50*time.Millisecond), 5*time.Second),
 		metrics: intentMetrics{
@@ -122,6 +125,8 @@ func NewIntents(o IntentOptions) *Intents {
 			}),
 		},
 	}
+	in.recover()
+	return in
 }
 
 // Admitted notes an exchange before Envoy is told to let it through. With an error it must be refused, since its usage could be lost. It may
@@ -159,11 +164,7 @@ func (in *Intents) posted(records []Record) {
 	if in == nil || len(records) == 0 {
 		return
 	}
-	in.ids = in.ids[:0]
-	for i := range records {
-		in.ids = append(in.ids, records[i].Exchange)
-	}
-	in.o.Journal.Settle(in.ids...)
+	in.endPosted(records)
 }
 
 // undelivered settles an exchange whose decision did not reach Envoy, because the client or the processor was gone. It went to no channel, so
@@ -173,7 +174,7 @@ func (in *Intents) undelivered(exchange string) {
 		return
 	}
 	if id, err := uuid.Parse(exchange); err == nil {
-		in.o.Journal.Settle(id)
+		in.endWithout(id, Undelivered)
 	}
 }
 
@@ -213,6 +214,7 @@ func (in *Intents) resolve(ctx context.Context, at time.Time) {
 	}
 	for ctx.Err() == nil {
 		quiet := in.o.Journal.Quiet(before, in.batch)
+		in.lost()
 		if len(quiet) == 0 {
 			in.retry = backoff{}
 			if sweep {
@@ -274,7 +276,7 @@ func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
 		if err != nil || t.Exchange != q.Exchange {
 			in.metrics.malformed.Inc()
 			in.log.Error("intent has no ticket that can be read, and makes no row", "exchange_id", q.Exchange, "ticket", q.Ticket, "err", err)
-			in.o.Journal.Settle(q.Exchange)
+			in.endWithout(q.Exchange, Lost)
 			continue
 		}
 		records = append(records, NewUnresolved(t, q.Bytes, in.o.Estimator))
@@ -301,7 +303,7 @@ func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
 	for i := range records {
 		ids = append(ids, records[i].Exchange)
 	}
-	in.o.Journal.Hold(ids...)
+	in.endResolved(records, ids)
 	in.metrics.unresolved.Add(float64(rows))
 	if rows > 0 {
 		in.log.Warn("exchanges were given up: no line told their end", "exchanges", len(records), "rows", rows, "first_exchange_id", ids[0])

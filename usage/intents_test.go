@@ -119,6 +119,7 @@ type replica struct {
 	intents *Intents
 	said    *bytes.Buffer
 	lease   time.Duration
+	heard   *heard // in this life
 }
 
 func newReplica(t testing.TB, book *resolvingLedger, lease time.Duration) *replica {
@@ -142,7 +143,8 @@ func (r *replica) start() {
 	}
 	log := slog.New(slog.NewTextHandler(r.said, nil))
 	r.guess, r.journal = NewEstimator(), j
-	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Estimator: r.guess, Lease: r.lease, Logger: log})
+	r.heard = &heard{TB: r.TB, left: make(map[uuid.UUID]bool), ends: make(map[uuid.UUID]How)}
+	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Estimator: r.guess, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log})
 	r.ship = NewShipper(Options{Dir: r.dir, Book: r.book, Intents: r.intents, Estimator: r.guess, Logger: log})
 }
 

@@ -8,20 +8,21 @@ import (
 	"github.com/google/uuid"
 )
 
-// Hold notes that exchanges were written to the books on the strength of their intents alone, and returns how many of them were open. They
-// are not open any more, but stay on the disk until [Journal.Settle] or [Journal.Release], since the books might forget them: nothing else
-// tells of them. What is held is open again for who opens the journal next, and is looked up in the books before anything is done about it.
-func (j *Journal) Hold(ids ...uuid.UUID) (n int) {
+// Hold notes that exchanges were written to the books on the strength of their intents alone, and returns those that are held for the first
+// time in the life of this Journal. They are not open any more, but stay on the disk until [Journal.Settle] or [Journal.Release], since the books might
+// forget them: nothing else tells of them. What is held is open again for who opens the journal next, and is looked up in the books before anything is
+// done about it.
+func (j *Journal) Hold(ids ...uuid.UUID) (first []uuid.UUID) {
 	now := j.since(time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	j.table.mu.Lock()
 	defer j.table.mu.Unlock()
 	for _, id := range ids {
-		if j.table.hold(id, now) {
-			n++
+		if _, fresh := j.table.hold(id, now); fresh {
+			first = append(first, id)
 		}
 	}
 	j.countLocked()
-	return n
+	return first
 }
 
 // Reopen makes open what is held, as if it had shown no sign of life since the beginning of time, and returns how many intents that are. It

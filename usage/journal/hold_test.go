@@ -29,7 +29,7 @@ func TestHeldIntentsComeBackWhenTheBooksForget(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := j.Hold(intent(0).Exchange, intent(1).Exchange, intent(1).Exchange, intent(99).Exchange); n != 2 {
+		if n := len(j.Hold(intent(0).Exchange, intent(1).Exchange, intent(1).Exchange, intent(99).Exchange)); n != 2 {
 			t.Errorf("held %d", n)
 		}
 		for n := 2; n < 20; n++ {

@@ -174,25 +174,39 @@ func (j *Journal) Append(in Intent) error {
 // because other processors admitted them, cost a look into a map. What it writes is not waited for: after a crash a settled intent may be
 // open again.
 func (j *Journal) Settle(ids ...uuid.UUID) int {
+	n, _ := j.settle(ids, nil, false)
+	return n
+}
+
+// SettleFirst settles as Settle does, appends to out those that were open and never held, in the order of ids, and returns it.
+func (j *Journal) SettleFirst(out, ids []uuid.UUID) []uuid.UUID {
+	_, out = j.settle(ids, out, true)
+	return out
+}
+
+func (j *Journal) settle(ids, first []uuid.UUID, collect bool) (int, []uuid.UUID) {
 	j.io.Lock()
 	defer j.io.Unlock()
 	ours := j.w.ids[:0]
 	j.table.mu.Lock()
 	for _, id := range ids {
-		if j.table.remove(id) {
+		if p, ok := j.table.take(id); ok {
 			ours = append(ours, id)
+			if collect && !p.told {
+				first = append(first, id)
+			}
 		}
 	}
 	j.countLocked()
 	j.table.mu.Unlock()
 	j.w.ids = ours
 	if len(ours) == 0 {
-		return 0
+		return 0, first
 	}
 	if err := j.settleLocked(ours); err != nil {
 		j.metrics.failed(opSettle)
 	}
-	return len(ours)
+	return len(ours), first
 }
 
 // Renew notes that an exchange still lives, if it was last seen at the time since or later. It reports whether that is so.
@@ -204,6 +218,18 @@ func (j *Journal) Renew(id uuid.UUID, since time.Time) bool {
 // can no longer be read from the disk is reported as [Damage] in the log, and is no longer open.
 func (j *Journal) Quiet(before time.Time, limit int) []Intent {
 	return j.read(j.table.quiet(j.since(before), limit))
+}
+
+// Intents returns all that is open or held, in no order.
+func (j *Journal) Intents() []Intent { return j.read(j.table.each()) }
+
+// Lost returns the exchanges whose intents could not be read from the disk since it was last called. They are not open any more.
+func (j *Journal) Lost() []uuid.UUID {
+	j.table.mu.Lock()
+	defer j.table.mu.Unlock()
+	lost := j.table.lost
+	j.table.lost = nil
+	return lost
 }
 
 // Open returns how many intents are open.

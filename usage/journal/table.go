@@ -17,6 +17,7 @@ type place struct {
 	at      uint32        // offset of the frame
 	size    uint32        // of the frame
 	held    bool          // not open
+	told    bool          // it was held before: somebody was told that it ended
 	seen    time.Duration // the last sign of life, or when it was held
 }
 
@@ -36,6 +37,7 @@ type table struct {
 	held   int                 // of them
 	inside map[uint32]tally    // by segment
 	floor  time.Duration       // no open intent was seen earlier
+	lost   []uuid.UUID         // whose frames could not be read, until somebody asks for them
 }
 
 func newTable() *table {
@@ -46,7 +48,7 @@ func newTable() *table {
 func (t *table) put(id uuid.UUID, p place) {
 	if old, ok := t.open[id]; ok {
 		t.subtract(old)
-		p.seen, p.held = max(p.seen, old.seen), old.held
+		p.seen, p.held, p.told = max(p.seen, old.seen), old.held, old.told
 	}
 	t.open[id] = p
 	n := t.inside[p.segment]
@@ -55,26 +57,32 @@ func (t *table) put(id uuid.UUID, p place) {
 }
 
 func (t *table) remove(id uuid.UUID) bool {
-	p, ok := t.open[id]
-	if ok {
+	_, ok := t.take(id)
+	return ok
+}
+
+// take removes an intent and returns its place.
+func (t *table) take(id uuid.UUID) (p place, ok bool) {
+	if p, ok = t.open[id]; ok {
 		delete(t.open, id)
 		t.subtract(p)
 		if p.held {
 			t.held--
 		}
 	}
-	return ok
+	return p, ok
 }
 
-// hold holds an open intent.
-func (t *table) hold(id uuid.UUID, now time.Duration) bool {
+// hold holds an open intent, and reports whether it is held for the first time.
+func (t *table) hold(id uuid.UUID, now time.Duration) (ok, first bool) {
 	p, ok := t.open[id]
 	if ok = ok && !p.held; ok {
-		p.held, p.seen = true, now
+		first = !p.told
+		p.held, p.told, p.seen = true, true, now
 		t.open[id] = p
 		t.held++
 	}
-	return ok
+	return ok, first
 }
 
 // reopen opens what is held, and returns how many intents that are. The lock must be held, as in hold.
@@ -183,6 +191,17 @@ func (t *table) tally(segment uint32) (of, all tally) {
 		all = tally{all.open + n.open, all.bytes + n.bytes}
 	}
 	return t.inside[segment], all
+}
+
+// each hands out what is open or held.
+func (t *table) each() (out []found) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out = make([]found, 0, len(t.open))
+	for id, p := range t.open {
+		out = append(out, found{id, p})
+	}
+	return out
 }
 
 // len returns how many intents are open, and how many held.

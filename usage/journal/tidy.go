@@ -236,7 +236,10 @@ func (j *Journal) lose(f found) {
 	j.table.mu.Lock()
 	lost := false
 	if p := j.table.open[f.id]; p.segment == f.segment && p.at == f.at {
-		lost = j.table.remove(f.id)
+		var was place
+		if was, lost = j.table.take(f.id); lost && !was.told {
+			j.table.lost = append(j.table.lost, f.id)
+		}
 	}
 	j.table.mu.Unlock()
 	if lost {

@@ -33,6 +33,8 @@ type Board interface {
 
 // State is what is on the board, but for what has been cut off.
 type State struct {
+	// Awake is how long replicas have come to the board without a pause longer than [Lease]. Who was not heard of while nobody was is not dead for that.
+	Awake   time.Duration
 	Members []Member
 	Claims  []Claim
 	Pots    []Pot
@@ -49,11 +51,12 @@ type Member struct {
 type Claim struct {
 	Replica uuid.UUID
 	Bucket
-	Share, Want float64 // of the limit
+	Share, Want float64    // of the limit
+	Level       [4]float64 // what is in the bucket: of requests, input, output and all tokens
 	Age         time.Duration
 }
 
-// Pot holds what nobody has had room for since shares were lowered: of requests, input, output and all tokens.
+// Pot holds what there was no room for where it fell due, in the order of Level.
 type Pot struct {
 	Bucket
 	Tokens [4]float64

@@ -40,6 +40,8 @@ type bucket struct {
 	guess  [meters]float64 // tokens that an exchange takes, as learnt of those that ended
 	listed bool            // among those that run short
 	want   float64         // of the whole limit, as of the last round
+	over   [meters]float64 // what there was no room for since the last round
+	spilt  [meters]float64 // what there was no room for in the round before
 }
 
 // newBucket returns one that nobody has used for long. It is as full as it would be if it had always been there.
@@ -91,7 +93,9 @@ func (b *bucket) fill(now time.Duration, share float64) {
 		}
 		b.at = now
 	}
-	b.trim(share)
+	for m, over := range b.trim(share) {
+		b.over[m] += over
+	}
 }
 
 // trim takes out what is above the burst of a share.
@@ -227,6 +231,7 @@ func (b *bucket) ask(since time.Duration, share float64) {
 	}
 	b.want = want
 	b.asked, b.most = [meters]float64{}, b.flight
+	b.spilt, b.over = b.over, [meters]float64{}
 }
 
 // debt returns which part of the limit it takes to be out of debt within [repay].

@@ -29,6 +29,7 @@ type Limiter struct {
 	clock func() time.Time
 	start time.Time
 	table atomic.Pointer[Table]
+	early early
 
 	buckets  [shards]bucketShard
 	taken    [shards]takenShard
@@ -87,8 +88,24 @@ func New(o Options) *Limiter {
 	return l
 }
 
+// early is what was restored before there were limits.
+type early struct {
+	mu      sync.Mutex
+	over    atomic.Bool
+	waiting map[uuid.UUID]policy.Demand
+}
+
 // SetTable puts limits in force. Buckets of those that stay are as full as they were.
-func (l *Limiter) SetTable(t *Table) { l.table.Store(t) }
+func (l *Limiter) SetTable(t *Table) {
+	l.table.Store(t)
+	l.early.mu.Lock()
+	defer l.early.mu.Unlock()
+	for exchange, d := range l.early.waiting {
+		l.restore(exchange, &d)
+	}
+	l.early.waiting = nil
+	l.early.over.Store(true)
+}
 
 // now is how long the limiter has been there.
 func (l *Limiter) now() time.Duration { return l.clock().Sub(l.start) }
@@ -130,6 +147,10 @@ func (l *Limiter) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 	if len(hits) == 0 {
 		return nil, nil
 	}
+	return l.reserve(d, append(make([]hit, 0, len(hits)), hits...))
+}
+
+func (l *Limiter) reserve(d *policy.Demand, hits []hit) ([]policy.Header, *policy.Denial) {
 	now := l.now()
 	t := taken{amount: sized(&d.Estimate), at: now}
 	var seen views
@@ -141,7 +162,7 @@ func (l *Limiter) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 			return nil, denial(d, h.rule, lack, &seen)
 		}
 	}
-	t.from = append(make([]hit, 0, len(hits)), hits...)
+	t.from = hits
 	s := l.takenOf(d.Exchange)
 	s.mu.Lock()
 	s.m[d.Exchange] = t
@@ -217,89 +238,6 @@ func (l *Limiter) with(h hit, now time.Duration, do func(b *bucket, share float6
 	defer s.mu.Unlock()
 	b := s.bucketLocked(h, now)
 	do(b, b.share(s.part))
-}
-
-// forget takes an exchange out of those that are under way.
-func (l *Limiter) forget(exchange uuid.UUID) (taken, bool) {
-	s := l.takenOf(exchange)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t, ok := s.m[exchange]
-	if ok {
-		delete(s.m, exchange)
-		l.inFlight.Add(-1)
-	}
-	return t, ok
-}
-
-// Cancel implements [policy.Accountant]. It may also be called for an exchange that Envoy never heard of. One that is not known is passed over, here and below.
-func (l *Limiter) Cancel(exchange uuid.UUID) {
-	if t, ok := l.forget(exchange); ok {
-		l.giveBack(&t, l.now())
-	}
-}
-
-// Release tells that an exchange is no longer under way. What it used is told by Settle, earlier or later.
-func (l *Limiter) Release(exchange uuid.UUID) {
-	s := l.takenOf(exchange)
-	s.mu.Lock()
-	t, ok := s.m[exchange]
-	first := ok && !t.released
-	if first {
-		t.released = true
-		s.m[exchange] = t
-	}
-	s.mu.Unlock()
-	if first {
-		now := l.now()
-		for _, h := range t.from {
-			l.with(h, now, func(b *bucket, _ float64) { b.flight = max(b.flight-1, 0) })
-		}
-	}
-}
-
-// Settle tells what an exchange has used, and ends it. Whatever it took beyond that comes back; what it used beyond what it took is taken.
-func (l *Limiter) Settle(exchange uuid.UUID, in, out int64) {
-	t, ok := l.forget(exchange)
-	if !ok {
-		return
-	}
-	used := [meters]float64{input: float64(max(in, 0)), output: float64(max(out, 0))}
-	used[total] = used[input] + used[output]
-	var more [meters]float64
-	for m := input; m < meters; m++ {
-		more[m] = t.amount[m] - used[m]
-	}
-	now := l.now()
-	for _, h := range t.from {
-		l.with(h, now, func(b *bucket, share float64) {
-			b.give(&more, share)
-			b.learn(&used)
-			if !t.released {
-				b.flight = max(b.flight-1, 0)
-			}
-		})
-	}
-}
-
-// Restore notes an exchange that an earlier life of the processor admitted, and that may still be under way. What it uses is taken when it is settled.
-func (l *Limiter) Restore(exchange uuid.UUID, d *policy.Demand) {
-	hits := l.table.Load().match(nil, d)
-	s := l.takenOf(exchange)
-	s.mu.Lock()
-	_, known := s.m[exchange]
-	if !known && len(hits) > 0 {
-		s.m[exchange] = taken{from: hits}
-	}
-	s.mu.Unlock()
-	if known || len(hits) == 0 {
-		return
-	}
-	l.inFlight.Add(1)
-	now := l.now()
-	for _, h := range hits {
-		l.with(h, now, func(b *bucket, _ float64) { b.flight++ })
-	}
 }
 
 // Stats are what there is to see of a limiter.

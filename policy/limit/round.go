@@ -173,10 +173,16 @@ func (l *Limiter) decide(s *State, wanted map[Bucket]bool) *plan {
 		c := l.claimLocked(at, r)
 		c.divide(others[at], parts, max(old, n.Part), wanted[at])
 		l.lower(c)
-		l.pour(c, pots[at], others[at], parts, n)
+		if pot, left := c.pour(pots[at], others[at], parts); left {
+			n.Pots = append(n.Pots, pot)
+		}
 		out.claims[at] = c
 		if !c.drop {
-			n.Claims = append(n.Claims, Claim{Replica: l.o.Replica, Bucket: at, Share: c.next, Want: c.want})
+			mine := Claim{Replica: l.o.Replica, Bucket: at, Share: c.next, Want: c.want, Level: c.level}
+			for m := range meters {
+				mine.Level[m] += c.gain[m]
+			}
+			n.Claims = append(n.Claims, mine)
 		}
 	}
 	slices.SortFunc(n.Claims, func(a, b Claim) int {
@@ -191,7 +197,7 @@ func (l *Limiter) others(s *State) (map[uuid.UUID]float64, *Notice) {
 	for _, m := range s.Members {
 		switch {
 		case m.Replica == l.o.Replica:
-		case m.Age > Gone:
+		case min(m.Age, s.Awake) > Gone:
 			n.Gone = append(n.Gone, m.Replica)
 		default:
 			parts[m.Replica] = m.Part
@@ -241,15 +247,14 @@ func (l *Limiter) adopt(c Claim) {
 func (l *Limiter) claimLocked(at Bucket, r *rule) *claim {
 	c := &claim{Bucket: at, rule: r}
 	l.with(hit{rule: r, subject: at.Subject}, l.now(), func(b *bucket, share float64) {
-		c.share, c.want, c.level = share, b.want, b.level
+		c.share, c.want, c.level, c.cut = share, b.want, b.level, b.spilt
 	})
 	return c
 }
 
 // divide finds the share that is fair, and how much of it can be had at once.
 //
-// Who wants less than an equal part of what there is gets what it wants, the others share the rest equally; if nobody wants that much, all get more than they want, in
-// proportion. A replica that has put up no claim does not take part: it has its equal part until it does.
+// Who wants less than an equal part of what there is gets what it wants, the others share the rest equally; if there is more than all want, what is left over is divided equally. A replica that has put up no claim does not take part: it has its equal part until it does.
 func (c *claim) divide(others []Claim, parts map[uuid.UUID]float64, part float64, short bool) {
 	least := leastWanted / float64(len(parts)+1)
 	wants := []float64{max(c.want, least)}
@@ -289,7 +294,7 @@ func fairShare(wants []float64, pool float64) float64 {
 		sum += w
 	}
 	if sum <= pool {
-		return wants[0] * pool / sum
+		return wants[0] + (pool-sum)/float64(len(wants))
 	}
 	sorted := slices.Sorted(slices.Values(wants))
 	rest, level := pool, 0.0
@@ -317,45 +322,50 @@ func (l *Limiter) lower(c *claim) {
 			until = b.lease.until
 		}
 		b.lease = &lease{share: c.next, until: until, back: now + theirs(2*Lease)}
-		c.cut, c.level = b.trim(c.next), b.level
+		for m, over := range b.trim(c.next) {
+			c.cut[m] += over
+		}
+		c.level = b.level
 	})
 }
 
-// pour puts what is left over into the pot, or takes from it what there is room for. Never is there more in the pot than those who take the free part of
-// the burst could have.
-func (l *Limiter) pour(c *claim, pot Pot, others []Claim, parts map[uuid.UUID]float64, n *Notice) {
+// pour puts what there was no room for into the pot, and takes from it what there is room for. Together there is never more in the buckets and the pot than
+// the burst.
+func (c *claim) pour(pot Pot, others []Claim, parts map[uuid.UUID]float64) (Pot, bool) {
 	if pot.Age > Lease {
 		pot.Tokens = [4]float64{}
 	}
-	free := 1 - max(c.next, c.share)
-	if c.next < c.share {
-		free = 1 - c.next
-	}
-	claimed := make(map[uuid.UUID]bool, len(others))
-	for _, o := range others {
-		claimed[o.Replica] = true
-		free -= o.Share
-	}
-	for replica, p := range parts {
-		if !claimed[replica] {
-			free -= p
-		}
-	}
-	left, before := false, pot.Tokens
+	pot.Bucket = c.Bucket
+	before := pot.Tokens
 	for m := range meters {
-		have := pot.Tokens[m] + c.cut[m]
+		if c.rule.rate[m] == 0 {
+			continue
+		}
+		have := min(pot.Tokens[m]+c.cut[m], max(0, c.free(m, others, parts)))
 		room := max(0, max(1, c.rule.burst[m]*c.next)-c.level[m])
-		if c.rule.rate[m] == 0 || c.drop {
+		if c.drop {
 			room = 0
 		}
 		c.gain[m] = min(have, room)
-		pot.Tokens[m] = min(have-c.gain[m], max(0, free)*c.rule.burst[m])
-		left = left || pot.Tokens[m] > 0
+		pot.Tokens[m] = have - c.gain[m]
 	}
-	if pot.Tokens != before || left {
-		pot.Bucket = c.Bucket
-		n.Pots = append(n.Pots, pot)
+	return pot, pot.Tokens != before || pot.Tokens != [4]float64{}
+}
+
+// free returns how much of the burst is in nobody's bucket.
+func (c *claim) free(m meter, others []Claim, parts map[uuid.UUID]float64) float64 {
+	free := c.rule.burst[m] - c.level[m]
+	claimed := make(map[uuid.UUID]bool, len(others))
+	for _, o := range others {
+		claimed[o.Replica] = true
+		free -= min(max(1, c.rule.burst[m]*o.Share), o.Level[m]+c.rule.perSecond(m)*o.Share*o.Age.Seconds())
 	}
+	for replica, p := range parts {
+		if !claimed[replica] {
+			free -= c.rule.burst[m] * p
+		}
+	}
+	return free
 }
 
 // raise takes what the board has granted. The leases count from before it was asked.

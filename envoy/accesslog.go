@@ -82,12 +82,19 @@ func isNumber(key string) bool {
 }
 
 // known lets only exchanges through whose metadata has a member.
-func known(member string) *accesslogv3.AccessLogFilter {
+func known(member string) *accesslogv3.AccessLogFilter { return present("weir", member) }
+
+// present lets only exchanges through whose metadata of a namespace has a member, which may be one within another.
+func present(namespace string, path ...string) *accesslogv3.AccessLogFilter {
+	var segments []*matcherv3.MetadataMatcher_PathSegment
+	for _, key := range path {
+		segments = append(segments, &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key}})
+	}
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
 		MetadataFilter: &accesslogv3.MetadataFilter{
 			Matcher: &matcherv3.MetadataMatcher{
-				Filter: "weir",
-				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: member}}},
+				Filter: namespace,
+				Path:   segments,
 				Value:  &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}},
 			},
 			MatchIfKeyNotFound: wrapperspb.Bool(false),

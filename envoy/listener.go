@@ -118,6 +118,10 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
+	ends, err := endLog()
+	if err != nil {
+		return nil, err
+	}
 	routes, err := routeConfiguration(g)
 	if err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		GenerateRequestId:             wrapperspb.Bool(false),
 		ServerName:                    "weir",
 		LocalReplyConfig:              replies,
-		AccessLog:                     []*accesslogv3.AccessLog{log},
+		AccessLog:                     []*accesslogv3.AccessLog{log, ends},
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			AccessLogFlushInterval: durationpb.New(g.LogInterval),
 		},

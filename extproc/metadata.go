@@ -31,6 +31,7 @@ const dynamicMetadata = 8
 //	weir.tap:
 //	  id: <exchange id>
 //	  strip: true   only when the chunk with the usage is not for the client
+//	  inform: {<name>: <value>, …}   headers for the client, if there are any
 //
 // A structpb.Struct of this takes some 150 allocations and goes through maps by reflection when it is sent: it would be by
 // far the dearest part of a decision (BenchmarkMetadata has both). So the bytes are written directly; a test compares them with what
@@ -50,6 +51,9 @@ func admissionMetadata(a *policy.Admission) []byte {
 				w.member("id", func() { w.text(a.Exchange.String()) })
 				if a.StripUsage {
 					w.member("strip", func() { w.truth(true) })
+				}
+				if len(a.Inform) > 0 {
+					w.member("inform", func() { w.object(func() { w.headers(a.Inform) }) })
 				}
 			})
 		})
@@ -122,6 +126,13 @@ func (w *wire) model(a *policy.Admission) {
 		if c.Upstream != a.Model {
 			w.member(clusterName(c.Channel), func() { w.text(quote(c.Upstream)) })
 		}
+	}
+}
+
+// headers writes a member for each; a later one takes the place of an earlier one of its name.
+func (w *wire) headers(headers []policy.Header) {
+	for _, h := range headers {
+		w.member(h.Name, func() { w.text(h.Value) })
 	}
 }
 

@@ -4,6 +4,7 @@ package extproc
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,13 @@ func metadataByStructpb(tb testing.TB, a *policy.Admission) *structpb.Struct {
 	if a.StripUsage {
 		tap["strip"] = true
 	}
+	if len(a.Inform) > 0 {
+		inform := map[string]any{}
+		for _, h := range a.Inform {
+			inform[h.Name] = h.Value
+		}
+		tap["inform"] = inform
+	}
 	s, err := structpb.NewStruct(map[string]any{
 		"weir":     map[string]any{"priority_groups": groups, "ticket": a.Ticket, "model": model},
 		"weir.tap": tap,
@@ -64,6 +72,9 @@ func admission(choices int) *policy.Admission {
 	a := &policy.Admission{
 		Exchange: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Ticket: "AQGJCl2slnd0", Model: "gpt-4o",
 		ModelStart: 9, ModelEnd: 17, StripUsage: choices%2 == 1, FirstByteTimeout: 2 * time.Minute,
+	}
+	for i := range choices % 3 {
+		a.Inform = append(a.Inform, policy.Header{Name: "x-ratelimit-" + strconv.Itoa(i), Value: strings.Repeat("9", 100*i)})
 	}
 	for i := range choices {
 		c := policy.Choice{Channel: policy.ChannelID(7 + i*1000), Upstream: "gpt-4o"}

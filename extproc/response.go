@@ -49,6 +49,9 @@ func denialResponse(id string, d *policy.Denial) *extprocv3.ProcessingResponse {
 		seconds := (d.RetryAfter + time.Second - 1) / time.Second
 		r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader("retry-after", strconv.FormatInt(int64(seconds), 10)))
 	}
+	for _, h := range d.Headers {
+		r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader(h.Name, h.Value))
+	}
 	if d.Allow != "" {
 		r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader("allow", d.Allow))
 	}

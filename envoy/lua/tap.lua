@@ -6,6 +6,7 @@
 --
 -- In:  metadata weir.tap    id     the exchange, for x-weir-exchange-id; without it nobody admitted this request
 --                           strip  take out the chunk that only carries usage: the client did not ask for it
+--                           inform headers for the client, by name: what is left of its limits
 -- Out: metadata weir.usage  last   bytes that begin with the last usage object of the response; what follows it is noise
 --
 -- Objects do not survive a yield: metadata is fetched anew in the loops, and headers behind the wait for a body.
@@ -149,6 +150,9 @@ function envoy_on_response(handle)
     return
   end
   headers:replace("x-weir-exchange-id", meta.id)
+  if meta.inform then
+    for name, value in pairs(meta.inform) do headers:replace(name, value) end
+  end
   local status = headers:get(":status")
   if status == "200" then
     if meta.strip and find(headers:get("content-type") or "", "text/event-stream", 1, true) then

@@ -95,6 +95,7 @@ type Store interface {
 	PluginStore
 	AttachmentReader
 	AttachmentWriter
+	LimitStore
 	UsageReader
 }
 
@@ -186,6 +187,10 @@ func (a *api) routes() []route {
 		{"PATCH", "/api/v1/attachments/{id}", a.changeAttachment},
 		{"DELETE", "/api/v1/attachments/{id}", a.deleteAttachment},
 		{"POST", "/api/v1/attachments/{id}/rollback", a.rollBackAttachment},
+
+		{"GET", "/api/v1/limits", a.listLimits},
+		{"PUT", "/api/v1/limits", a.setLimit},
+		{"DELETE", "/api/v1/limits/{id}", a.deleteLimit},
 
 		{"GET", "/api/v1/usage", a.listUsage},
 		{"GET", "/api/v1/usage/sum", a.sumUsage},

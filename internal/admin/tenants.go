@@ -26,8 +26,15 @@ func (a *api) createTenant(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &n); err != nil {
 		return err
 	}
+	rates, err := n.Limits.change()
+	if err != nil {
+		return err
+	}
 	t, err := a.Store.CreateTenant(r.Context(), n.Name)
 	if err != nil {
+		return err
+	}
+	if err := a.rate(r.Context(), store.LimitScope{Tenant: n.Name}, n.Limits, rates); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusCreated, tenantOf(t))
@@ -48,8 +55,15 @@ func (a *api) changeTenant(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &c); err != nil {
 		return err
 	}
+	rates, err := c.Limits.change()
+	if err != nil {
+		return err
+	}
 	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), store.TenantChange{Name: c.Name, Disabled: c.Disabled})
 	if err != nil {
+		return err
+	}
+	if err := a.rate(r.Context(), store.LimitScope{Tenant: t.Name}, c.Limits, rates); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, tenantOf(t))

@@ -53,13 +53,15 @@ type Tenant struct {
 
 // NewTenant asks for a tenant.
 type NewTenant struct {
-	Name string `json:"name"`
+	Name   string `json:"name"`
+	Limits *Rates `json:"limits,omitempty"` // of all its keys together, for all models
 }
 
 // TenantChange changes the members that are present.
 type TenantChange struct {
 	Name     *string `json:"name,omitempty"`
 	Disabled *bool   `json:"disabled,omitempty"`
+	Limits   *Rates  `json:"limits,omitempty"` // of all its keys together, for all models
 }
 
 // Key is what clients of the gateway authenticate with.
@@ -88,6 +90,7 @@ type NewKey struct {
 	Name    string     `json:"name,omitempty"`
 	Models  []string   `json:"models,omitempty"`
 	Expires *time.Time `json:"expires,omitempty"`
+	Limits  *Rates     `json:"limits,omitempty"` // for all models
 }
 
 // KeyChange changes the members that are present.
@@ -96,6 +99,7 @@ type KeyChange struct {
 	Models   *[]string           `json:"models,omitempty"`
 	Disabled *bool               `json:"disabled,omitempty"`
 	Expires  Nullable[time.Time] `json:"expires,omitzero"`
+	Limits   *Rates              `json:"limits,omitempty"` // for all models
 }
 
 // Model is a model that a channel serves.

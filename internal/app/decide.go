@@ -42,6 +42,7 @@ func (p *processor) decide(ctx context.Context) error {
 	}))
 	envoy.NewLogServer(envoy.LogServerOptions{Append: p.sent.Append, Logger: p.log, Registerer: p.registry}).Register(server)
 	p.xds.Register(ctx, server)
+	envoy.RegisterEndServer(ctx, server, p.books.limits.limiter.Release)
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -17,6 +17,7 @@ type books struct {
 	journal *journal.Journal
 	intents *usage.Intents
 	shipper *usage.Shipper
+	limits  limits
 }
 
 // openBooks opens the journal and goes on with what an earlier processor left in it.
@@ -35,7 +36,8 @@ func (p *processor) openBooks(ctx context.Context) error {
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
 		Journal: j, Book: p.store, Estimator: guess, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
-		Logger: p.log, Registerer: p.registry,
+		Listeners: []usage.Listener{&p.books.limits},
+		Logger:    p.log, Registerer: p.registry,
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{
 		Dir:           p.cfg.Envoy.LogDir,

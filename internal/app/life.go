@@ -87,15 +87,19 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 
 // awaitConfiguration returns when requests may come: Envoy holds them until then. It reports false when there is no need any more.
 //
-// Normally that is when the first configuration is in force. Without one they are refused, which is better than to let everybody wait who
+// Normally that is when the first configuration is in force, and other replicas have left a part of every limit to this one. Without one they are refused, which is better than to let everybody wait who
 // comes. A configuration that is kept for such times would be put in force here.
 func (p *processor) awaitConfiguration(ctx context.Context) bool {
-	select {
-	case <-p.life.configured:
-	case <-p.life.absent:
-	case <-time.After(firstLook):
-	case <-ctx.Done():
-		return false
+	look := time.After(firstLook)
+	for _, there := range []<-chan struct{}{p.life.configured, p.books.limits.agreed} {
+		select {
+		case <-there:
+		case <-p.life.absent:
+		case <-look:
+			return true
+		case <-ctx.Done():
+			return false
+		}
 	}
 	return true
 }

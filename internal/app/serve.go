@@ -94,8 +94,12 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	if p.plugins, err = p.newPlugins(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.openLimits(); err != nil {
+		return nil, err
+	}
 	p.engine = policy.New(policy.Options{
 		Clock:           cfg.Clock,
+		Accountants:     []policy.Accountant{p.books.limits.limiter},
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,
@@ -164,6 +168,7 @@ func (p *processor) follow(ctx context.Context) error {
 	group.Go(func() error { return p.watch(ctx) })
 	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.resolve(ctx) })
+	group.Go(func() error { return p.shareLimits(ctx) })
 	return group.Wait()
 }
 

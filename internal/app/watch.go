@@ -56,6 +56,9 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	if err := p.attach(ctx, c); err != nil {
 		return err
 	}
+	if err := p.setLimits(c); err != nil {
+		return fmt.Errorf("revision %d: %w", c.Revision, err)
+	}
 	p.engine.SetSnapshot(snapshot)
 	p.life.conclude()
 	p.seen.revision.Store(c.Revision)

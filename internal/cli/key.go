@@ -51,8 +51,9 @@ func keyFacts(k admin.Key) []fact {
 func keyCreate() *cobra.Command {
 	var n admin.NewKey
 	var models, expires string
+	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME]",
+		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
 		Short: "Make a key and print it, once",
 		Long: `Make a key and print it. It cannot be shown again: only a hash of it is kept.
 
@@ -70,6 +71,10 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 				}
 				n.Expires = t
 			}
+			var err error
+			if n.Limits, err = rates.rates(c); err != nil {
+				return err
+			}
 			client, err := connect(c)
 			if err != nil {
 				return err
@@ -85,6 +90,7 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 	c.Flags().StringVar(&n.Name, "name", "", "a `NAME` for people (default: made from its id)")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters (default: all)")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
+	rates.add(c.Flags())
 	return c
 }
 
@@ -177,8 +183,9 @@ func keyShow() *cobra.Command {
 func keySet() *cobra.Command {
 	var name, models, expires string
 	var disabled bool
+	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]]",
+		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
 		Short: "Change a key",
 		Long:  "Change a key. It takes effect within a second on every gateway.",
 		Example: `  weir key set laptop --models 'gpt-4o*'
@@ -186,10 +193,14 @@ func keySet() *cobra.Command {
   weir key set laptop --disabled=false`,
 		Args: arguments("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if !anyChanged(c, "name", "models", "expires", "disabled") {
+			var ch admin.KeyChange
+			var err error
+			if ch.Limits, err = rates.rates(c); err != nil {
+				return err
+			}
+			if ch.Limits == nil && !anyChanged(c, "name", "models", "expires", "disabled") {
 				return errNothingToSet
 			}
-			var ch admin.KeyChange
 			if c.Flags().Changed("name") {
 				ch.Name = &name
 			}
@@ -222,6 +233,7 @@ func keySet() *cobra.Command {
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters; '*' is all")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z, or never")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
+	rates.add(c.Flags())
 	return c
 }
 

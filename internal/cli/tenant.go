@@ -36,18 +36,23 @@ func printTenant(c *cobra.Command, t admin.Tenant) error {
 }
 
 func tenantCreate() *cobra.Command {
-	return &cobra.Command{
-		Use:     "create NAME",
+	var rates rateFlags
+	c := &cobra.Command{
+		Use:     "create NAME [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
 		Short:   "Make a tenant",
 		Long:    "Make a tenant. Names are of lowercase letters, digits, and - _ . between them.",
 		Example: "  weir tenant create acme",
 		Args:    arguments("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
+			limits, err := rates.rates(c)
+			if err != nil {
+				return err
+			}
 			client, err := connect(c)
 			if err != nil {
 				return err
 			}
-			t, err := client.CreateTenant(c.Context(), admin.NewTenant{Name: args[0]})
+			t, err := client.CreateTenant(c.Context(), admin.NewTenant{Name: args[0], Limits: limits})
 			if err != nil {
 				return err
 			}
@@ -58,6 +63,8 @@ func tenantCreate() *cobra.Command {
 			return nil
 		},
 	}
+	rates.add(c.Flags())
+	return c
 }
 
 func tenantList() *cobra.Command {
@@ -105,8 +112,9 @@ func tenantShow() *cobra.Command {
 func tenantSet() *cobra.Command {
 	var name string
 	var disabled bool
+	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "set TENANT [--name NAME] [--disabled[=false]]",
+		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
 		Short: "Change a tenant",
 		Long:  "Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway.",
 		Example: `  weir tenant set acme --disabled
@@ -119,6 +127,10 @@ func tenantSet() *cobra.Command {
 			}
 			if c.Flags().Changed("disabled") {
 				ch.Disabled = &disabled
+			}
+			var err error
+			if ch.Limits, err = rates.rates(c); err != nil {
+				return err
 			}
 			if ch == (admin.TenantChange{}) {
 				return errNothingToSet
@@ -136,6 +148,7 @@ func tenantSet() *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse its keys")
+	rates.add(c.Flags())
 	return c
 }
 

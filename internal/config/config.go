@@ -31,6 +31,7 @@ type Config struct {
 	Journal   Journal    `yaml:"journal"`
 	Usage     Usage      `yaml:"usage"`
 	Plugins   Plugins    `yaml:"plugins"`
+	Limits    Limits     `yaml:"limits"`
 	Database  Database   `yaml:"database"`
 
 	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. No key of the file sets it; only weir dev does.
@@ -137,6 +138,20 @@ type UsageLog struct {
 	MinFree     int64         `yaml:"min_free"`     // bytes of their volume; 0 means 256 MiB or 5 %, whichever is less
 }
 
+// CutOff is what a processor does about limits that it shares with others when it has been cut off from the database for so long that they believe it dead.
+type CutOff string
+
+// The values of limits.cut_off.
+const (
+	GoOn   CutOff = "go_on"  // it goes on with its equal part, which the others have too by then
+	Refuse CutOff = "refuse" // it refuses what has a limit
+)
+
+// Limits says how rates are held that processors share.
+type Limits struct {
+	CutOff CutOff `yaml:"cut_off"`
+}
+
 // Plugins says how policies in WebAssembly are run.
 type Plugins struct {
 	CacheDir string       `yaml:"cache_dir"` // of compiled modules; empty means <state_dir>/plugins
@@ -181,6 +196,7 @@ func Default() Config {
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
 		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
+		Limits:   Limits{CutOff: GoOn},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
 	}
 }

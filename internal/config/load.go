@@ -203,6 +203,12 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 			return
 		}
 		d.at(n, key, "must be file or grpc")
+	case *CutOff:
+		if v := CutOff(text); v == GoOn || v == Refuse {
+			*p = v
+			return
+		}
+		d.at(n, key, "must be go_on or refuse")
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:

@@ -120,6 +120,9 @@ func (c Config) Validate() error {
 	}
 	v.usageLog(c.Usage.Log)
 	v.plugins(c.Plugins)
+	if c.Limits.CutOff != GoOn && c.Limits.CutOff != Refuse {
+		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
+	}
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	return v.err()
 }

@@ -19,6 +19,7 @@ type layer struct {
 // layers has every package that is built into a program. Tests may import more: they put real parts together.
 var layers = map[string]layer{
 	"policy":                        {[]string{"internal/jsonscan"}, "the domain knows nothing of what is around it: dependencies point to it"},
+	"policy/limit":                  {[]string{"policy"}, "it counts by a clock that it is given; where replicas meet is not its business"},
 	"usage":                         {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
 	"extproc":                       {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
 	"envoy":                         {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
@@ -46,12 +47,12 @@ var layers = map[string]layer{
 	"plugins/proxywasm":             {[]string{"policy", "plugins/abi", "plugins/host", "plugins/meter"}, "another ABI on the same machinery; of weir/1 it needs which headers are taken"},
 	"internal/app": {
 		[]string{
-			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",
+			"envoy", "extproc", "policy", "policy/limit", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader",
 			"internal/postgres", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host", "plugins/proxywasm", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
-	"internal/admin":           {[]string{"policy", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
+	"internal/admin":           {[]string{"policy", "policy/limit", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
 	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host", "plugins/proxywasm"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
@@ -73,7 +74,7 @@ var layers = map[string]layer{
 	"internal/profile":            {nil, "it watches the process, whatever that does"},
 	"internal/repo":               {nil, "it serves tests"},
 	"internal/sdks":               {[]string{"internal/repo", "internal/wheel"}, "it serves tests"},
-	"internal/store":              {[]string{"policy", "usage"}, "it keeps what those define"},
+	"internal/store":              {[]string{"policy", "policy/limit", "usage"}, "it keeps what those define"},
 	"internal/tokens":             {[]string{"internal/jsonscan", "internal/tokens/bpe"}, "it reads a body; what is done with the number is not its business"},
 	"internal/tokens/bpe":         {nil, "it counts bytes"},
 	"internal/tokens/bpe/gen":     {nil, "it writes what bpe embeds, so it cannot need it"},

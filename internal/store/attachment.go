@@ -132,10 +132,10 @@ func scopeOf(ctx context.Context, q querier, tenantRef, keyRef string) (policy.T
 		return 0, 0, err
 	}
 	if tenantRef != "" && k.Tenant != t.ID {
-		return 0, 0, invalid("attachment: the key %s belongs to the tenant %s, not to %s", k.Name, k.TenantName, t.Name)
+		return 0, 0, invalid("scope: the key %s belongs to the tenant %s, not to %s", k.Name, k.TenantName, t.Name)
 	}
 	if k.Revoked {
-		return 0, 0, invalid("attachment: the key %s is revoked", k.Name)
+		return 0, 0, invalid("scope: the key %s is revoked", k.Name)
 	}
 	return k.Tenant, k.ID, nil
 }

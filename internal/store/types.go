@@ -66,6 +66,8 @@ type Configuration struct {
 	Keys     []Key
 	Channels []Channel
 
+	Limits []RateLimit
+
 	// Attachments have the digests of their plugins; [Store.Wasm] has the modules.
 	Attachments []Attachment
 }

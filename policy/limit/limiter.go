@@ -289,3 +289,6 @@ func (l *Limiter) sweep(turn int) {
 
 // sweepTurns is in how many rounds all buckets are looked at.
 const sweepTurns = 8
+
+// Limits returns how many limits are in force.
+func (l *Limiter) Limits() int { return l.table.Load().Len() }

@@ -114,11 +114,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := accessLog(g, exchangeLine, ended())
-	if err != nil {
-		return nil, err
-	}
-	ends, err := endLog()
+	logs, err := exchangeLogs(g)
 	if err != nil {
 		return nil, err
 	}
@@ -156,11 +152,21 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		GenerateRequestId:             wrapperspb.Bool(false),
 		ServerName:                    "weir",
 		LocalReplyConfig:              replies,
-		AccessLog:                     []*accesslogv3.AccessLog{log, ends},
+		AccessLog:                     logs,
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			AccessLogFlushInterval: durationpb.New(g.LogInterval),
 		},
 	}, nil
+}
+
+// exchangeLogs are how Envoy tells of exchanges.
+func exchangeLogs(g Gateway) ([]*accesslogv3.AccessLog, error) {
+	log, err := accessLog(g, exchangeLine, ended())
+	if err != nil {
+		return nil, err
+	}
+	ends, err := endLog()
+	return []*accesslogv3.AccessLog{log, ends}, err
 }
 
 // hygiene removes what only Weir or Envoy may say, and what concerns the client's own connection, before anything looks at a

@@ -53,7 +53,7 @@ func keyCreate() *cobra.Command {
 	var models, expires string
 	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
+		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--rpm N] [--tpm N] …",
 		Short: "Make a key and print it, once",
 		Long: `Make a key and print it. It cannot be shown again: only a hash of it is kept.
 
@@ -90,7 +90,7 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 	c.Flags().StringVar(&n.Name, "name", "", "a `NAME` for people (default: made from its id)")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters (default: all)")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
-	rates.add(c.Flags())
+	rates.add(c)
 	return c
 }
 
@@ -185,7 +185,7 @@ func keySet() *cobra.Command {
 	var disabled bool
 	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
+		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--rpm N] [--tpm N] …",
 		Short: "Change a key",
 		Long:  "Change a key. It takes effect within a second on every gateway.",
 		Example: `  weir key set laptop --models 'gpt-4o*'
@@ -233,7 +233,7 @@ func keySet() *cobra.Command {
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters; '*' is all")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z, or never")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
-	rates.add(c.Flags())
+	rates.add(c)
 	return c
 }
 

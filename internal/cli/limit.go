@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/weir-proxy/weir/internal/admin"
 )
@@ -18,7 +17,8 @@ type rateFlags struct{ rpm, itpm, otpm, tpm, concurrency, burst string }
 // rateNames are the names of the flags.
 var rateNames = [...]string{"rpm", "itpm", "otpm", "tpm", "concurrency", "burst"}
 
-func (r *rateFlags) add(f *pflag.FlagSet) {
+func (r *rateFlags) add(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&r.rpm, "rpm", "", "`N` requests a minute at most, or none")
 	f.StringVar(&r.itpm, "itpm", "", "`N` tokens of input a minute at most, or none")
 	f.StringVar(&r.otpm, "otpm", "", "`N` tokens of output a minute at most, or none")
@@ -71,8 +71,9 @@ func limitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "limit COMMAND",
 		Short: "Requests and tokens a minute, requests at once",
-		Long: `A limit holds a key, a tenant or everybody to rates, for all models or some. All that apply to a request count; it is refused with 429
-rate_limit_exceeded if one of them has not enough left. Limits hold for all gateways on one database together.`,
+		Long: `A limit holds a key, a tenant or everybody to rates, for all models or some. All that apply to a request count; it is
+refused with 429 rate_limit_exceeded if one of them has not enough left. Limits hold for all gateways on one database
+together.`,
 	}
 	c.AddCommand(limitSet(), limitList(), limitDelete())
 	return c
@@ -108,12 +109,13 @@ func limitSet() *cobra.Command {
 	var s admin.SetLimit
 	var r rateFlags
 	c := &cobra.Command{
-		Use:   "set [--tenant TENANT | --key KEY] [--each-key] [--model MODEL] [--rpm N] [--itpm N] [--otpm N] [--tpm N] [--concurrency N] [--burst TIME]",
+		Use:   "set [--tenant TENANT | --key KEY] [--each-key] [--model MODEL] [--rpm N] [--tpm N] [--concurrency N] …",
 		Short: "Set what some requests are held to",
-		Long: `Set what the requests of a key, of a tenant, or of everybody are held to. There is one limit for each of these and each MODEL; what is not given stays
-as it is. It takes effect within a second on every gateway.
+		Long: `Set what the requests of a key, of a tenant, or of everybody are held to. There is one limit for each of these and
+each MODEL; what is not given stays as it is. It takes effect within a second on every gateway.
 
-With --each-key every key has the limit for itself, unless it has one of its own for the same MODEL. All models that MODEL describes share the limit.`,
+With --each-key every key has the limit for itself, unless it has one of its own for the same MODEL. All models that
+MODEL describes share the limit.`,
 		Example: `  weir limit set --key laptop --rpm 60 --concurrency 4
   weir limit set --tenant acme --model 'gpt-4o*' --tpm 200000
   weir limit set --each-key --rpm 600 --burst 5s
@@ -161,7 +163,7 @@ With --each-key every key has the limit for itself, unless it has one of its own
 	c.Flags().StringVar(&s.Key, "key", "", "for this `KEY`")
 	c.Flags().BoolVar(&s.EachKey, "each-key", false, "for each key by itself")
 	c.Flags().StringVar(&s.Model, "model", "", "for this `MODEL`, * for any characters (default: all)")
-	r.add(c.Flags())
+	r.add(c)
 	return c
 }
 

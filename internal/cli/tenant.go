@@ -38,7 +38,7 @@ func printTenant(c *cobra.Command, t admin.Tenant) error {
 func tenantCreate() *cobra.Command {
 	var rates rateFlags
 	c := &cobra.Command{
-		Use:     "create NAME [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
+		Use:     "create NAME [--rpm N] [--tpm N] …",
 		Short:   "Make a tenant",
 		Long:    "Make a tenant. Names are of lowercase letters, digits, and - _ . between them.",
 		Example: "  weir tenant create acme",
@@ -63,7 +63,7 @@ func tenantCreate() *cobra.Command {
 			return nil
 		},
 	}
-	rates.add(c.Flags())
+	rates.add(c)
 	return c
 }
 
@@ -114,7 +114,7 @@ func tenantSet() *cobra.Command {
 	var disabled bool
 	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--rpm N] [--tpm N] [--concurrency N] [--burst TIME]",
+		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--rpm N] [--tpm N] …",
 		Short: "Change a tenant",
 		Long:  "Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway.",
 		Example: `  weir tenant set acme --disabled
@@ -148,7 +148,7 @@ func tenantSet() *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse its keys")
-	rates.add(c.Flags())
+	rates.add(c)
 	return c
 }
 

@@ -138,6 +138,22 @@ func (d *decoder) at(n ast.Node, key, format string, args ...any) {
 	d.problems = append(d.problems, Problem{Line: line(n), Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
+// complain notes what is wrong with a value, if anything is.
+func (d *decoder) complain(n ast.Node, key, text string) {
+	if text != "" {
+		d.at(n, key, "%s", text)
+	}
+}
+
+// oneOf sets a field to one of two words, or says that it must be one.
+func oneOf[T ~string](text string, to *T, a, b T) string {
+	if v := T(text); v == a || v == b {
+		*to = v
+		return ""
+	}
+	return fmt.Sprintf("must be %s or %s", a, b)
+}
+
 // section decodes a mapping into a struct.
 func (d *decoder) section(n ast.Node, path string, into reflect.Value) {
 	var pairs []*ast.MappingValueNode
@@ -192,23 +208,11 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		}
 		*p = v
 	case *Durability:
-		if v := Durability(text); v == Async || v == Fsync {
-			*p = v
-			return
-		}
-		d.at(n, key, "must be async or fsync")
+		d.complain(n, key, oneOf(text, p, Async, Fsync))
 	case *AccessLog:
-		if v := AccessLog(text); v == LogFile || v == LogGRPC {
-			*p = v
-			return
-		}
-		d.at(n, key, "must be file or grpc")
+		d.complain(n, key, oneOf(text, p, LogFile, LogGRPC))
 	case *CutOff:
-		if v := CutOff(text); v == GoOn || v == Refuse {
-			*p = v
-			return
-		}
-		d.at(n, key, "must be go_on or refuse")
+		d.complain(n, key, oneOf(text, p, GoOn, Refuse))
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/policy/limit"
 )
 
@@ -107,7 +106,8 @@ func (s *Store) SetRateLimit(ctx context.Context, scope LimitScope, c RatesChang
 		if err := l.Check(); err != nil {
 			return invalid("limit: %w", err)
 		}
-		l, err = putRateLimit(ctx, tx, &l, tenant, key, scope)
+		l.Tenant, l.Key, l.Each, l.Model = tenant, key, scope.EachKey, scope.Model
+		l, err = putRateLimit(ctx, tx, &l)
 		return err
 	})
 	if err != nil {
@@ -117,13 +117,13 @@ func (s *Store) SetRateLimit(ctx context.Context, scope LimitScope, c RatesChang
 }
 
 // putRateLimit writes a limit, a new one if it has no id.
-func putRateLimit(ctx context.Context, tx pgx.Tx, l *RateLimit, tenant policy.TenantID, key policy.KeyID, scope LimitScope) (RateLimit, error) {
+func putRateLimit(ctx context.Context, tx pgx.Tx, l *RateLimit) (RateLimit, error) {
 	id := int64(l.ID)
 	if id == 0 {
 		err := tx.QueryRow(ctx, `insert into weir.rate_limit (tenant_id, key_id, each_key, model, requests, input_tokens, output_tokens, tokens, concurrency, burst_ms)
 			values (nullif($1::bigint, 0), nullif($2::bigint, 0), $3, $4, nullif($5::bigint, 0), nullif($6::bigint, 0), nullif($7::bigint, 0), nullif($8::bigint, 0),
 			nullif($9::bigint, 0), nullif($10::bigint, 0)) returning id`,
-			int64(tenant), int64(key), scope.EachKey, scope.Model, l.Requests, l.Input, l.Output, l.Total, l.Concurrent, l.Burst.Milliseconds()).Scan(&id)
+			int64(l.Tenant), int64(l.Key), l.Each, l.Model, l.Requests, l.Input, l.Output, l.Total, l.Concurrent, l.Burst.Milliseconds()).Scan(&id)
 		if err != nil {
 			return RateLimit{}, err
 		}

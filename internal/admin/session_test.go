@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -102,6 +103,7 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	channel := channels(t, c, provider.URL+"/v1")
 	usages(t, s, c, key, channel)
 	plugins(t, c, tenant)
+	limits(t, c, key)
 	if _, err := c.Doctor(ctx); err != nil {
 		t.Error(err)
 	}
@@ -198,6 +200,49 @@ func keys(t *testing.T, c *admin.Client, tenant admin.Tenant) admin.Key {
 		t.Errorf("list: got %+v, %v", all, err)
 	}
 	return changed
+}
+
+func limits(t *testing.T, c *admin.Client, key admin.Key) {
+	t.Helper()
+	ctx := t.Context()
+	l, err := c.SetLimit(ctx, admin.SetLimit{
+		Key: key.Name, Model: "m*", Rates: admin.Rates{Requests: admin.To[int64](60), Concurrency: admin.To[int64](2), BurstSeconds: admin.To(2.5)},
+	})
+	if err != nil || *l.Key != key.Name || *l.Requests != 60 || l.Total != nil || l.BurstSeconds != 2.5 {
+		t.Fatalf("set: got %+v, %v", l, err)
+	}
+	if l, err = c.SetLimit(ctx, admin.SetLimit{Key: key.Name, Model: "m*", Rates: admin.Rates{Requests: admin.Null[int64](), Total: admin.To[int64](1000)}}); err != nil ||
+		l.Requests != nil || *l.Concurrency != 2 || *l.Total != 1000 {
+		t.Errorf("changed: got %+v, %v", l, err)
+	}
+	for _, bad := range []admin.Rates{
+		{}, {Requests: admin.To[int64](0)}, {Input: admin.To[int64](-1)}, {Output: admin.To[int64](math.MaxInt64)}, {Concurrency: admin.To[int64](1 << 40)},
+		{BurstSeconds: admin.To(0.5)}, {BurstSeconds: admin.To(1e300)},
+	} {
+		if l, err := c.SetLimit(ctx, admin.SetLimit{Key: key.Name, Rates: bad}); err == nil {
+			t.Errorf("%+v is taken: %+v", bad, l)
+		}
+	}
+	all, err := c.Limits(ctx, "", key.Name)
+	if err != nil || len(all) != 1 || all[0].ID != l.ID {
+		t.Errorf("list: got %+v, %v", all, err)
+	}
+	if err := c.DeleteLimit(ctx, l.ID); err != nil {
+		t.Error(err)
+	}
+	if err := c.DeleteLimit(ctx, l.ID); !isProblem(err, http.StatusNotFound, "not found") {
+		t.Errorf("deleted twice: %v", err)
+	}
+	rates := admin.Rates{Total: admin.To[int64](5000)}
+	if _, err := c.SetKey(ctx, key.Name, admin.KeyChange{Limits: &rates}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.SetTenant(ctx, key.Tenant, admin.TenantChange{Limits: &rates}); err != nil {
+		t.Error(err)
+	}
+	if all, err := c.Limits(ctx, key.Tenant, ""); err != nil || len(all) != 2 || *all[0].Total != 5000 {
+		t.Errorf("of the tenant: got %+v, %v", all, err)
+	}
 }
 
 func channels(t *testing.T, c *admin.Client, base string) admin.Channel {

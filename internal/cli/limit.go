@@ -105,6 +105,21 @@ func burst(l admin.Limit) string {
 	return time.Duration(l.BurstSeconds * float64(time.Second)).String()
 }
 
+func limitFacts(l admin.Limit) []fact {
+	return []fact{
+		{"id", count(l.ID)},
+		{"for", limitFor(l)},
+		{"model", l.Model},
+		{"requests/min", rate(l.Requests)},
+		{"input tokens/min", rate(l.Input)},
+		{"output tokens/min", rate(l.Output)},
+		{"tokens/min", rate(l.Total)},
+		{"concurrency", rate(l.Concurrency)},
+		{"burst", burst(l)},
+		{"created", timeAndAge(l.Created)},
+	}
+}
+
 func limitSet() *cobra.Command {
 	var s admin.SetLimit
 	var r rateFlags
@@ -145,18 +160,7 @@ MODEL describes share the limit.`,
 				remark(c, "There is no such limit any more.")
 				return nil
 			}
-			return printThing(c, l, []fact{
-				{"id", count(l.ID)},
-				{"for", limitFor(l)},
-				{"model", l.Model},
-				{"requests/min", rate(l.Requests)},
-				{"input tokens/min", rate(l.Input)},
-				{"output tokens/min", rate(l.Output)},
-				{"tokens/min", rate(l.Total)},
-				{"concurrency", rate(l.Concurrency)},
-				{"burst", burst(l)},
-				{"created", timeAndAge(l.Created)},
-			})
+			return printThing(c, l, limitFacts(l))
 		},
 	}
 	c.Flags().StringVar(&s.Tenant, "tenant", "", "for this `TENANT`: all of its keys together (default: everybody)")

@@ -38,6 +38,7 @@ type bucket struct {
 	asked  [meters]float64 // since the last round, granted or not
 	most   int64           // exchanges at once that were asked for since the last round
 	guess  [meters]float64 // tokens that an exchange takes, as learnt of those that ended
+	ratio  float64         // of the tokens of input that exchanges had to those that they were thought to have; zero: not known yet
 	listed bool            // among those that run short
 	want   float64         // of the whole limit, as of the last round
 	over   [meters]float64 // what there was no room for since the last round
@@ -252,8 +253,11 @@ const (
 // expect puts in what an exchange is likely to use where its estimate says nothing, or only how much it could be at the very most: an answer is mostly
 // much shorter than it might be, and what is wrong is put right when it has ended.
 func (b *bucket) expect(need *[meters]float64, hits []hit) {
-	if need[input] == unknown {
+	switch {
+	case need[input] == unknown:
 		need[input] = b.guess[input]
+	case b.ratio > 0: // estimates may be bounds that hold whatever the text is
+		need[input] *= b.ratio
 	}
 	most := need[output]
 	need[output] = b.guess[output]
@@ -281,10 +285,19 @@ const (
 	learning = 0.1
 	// margin is how much more than the average is reserved.
 	margin = 1.25
+	// mostRatio bounds what one exchange can teach.
+	mostRatio = 4
 )
 
 // learn makes the next guess better. Guesses of output have a margin.
-func (b *bucket) learn(used *[meters]float64) {
+func (b *bucket) learn(used *[meters]float64, thought float64) {
+	if thought > 0 && used[input] > 0 {
+		ratio := min(used[input]/thought, mostRatio)
+		if b.ratio > 0 {
+			ratio = b.ratio + learning*(ratio-b.ratio)
+		}
+		b.ratio = ratio
+	}
 	for m, factor := range [...]float64{input: 1, output: margin} {
 		if m == int(requests) {
 			continue

@@ -62,6 +62,7 @@ type takenShard struct {
 type taken struct {
 	from     []hit
 	amount   [meters]float64
+	thought  float64 // tokens of input, as estimated
 	at       time.Duration
 	released bool // it is no longer under way
 }
@@ -152,7 +153,7 @@ func (l *Limiter) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 
 func (l *Limiter) reserve(d *policy.Demand, hits []hit) ([]policy.Header, *policy.Denial) {
 	now := l.now()
-	t := taken{amount: sized(&d.Estimate), at: now}
+	t := taken{amount: sized(&d.Estimate), thought: float64(max(d.Estimate.Input, 0)), at: now}
 	var seen views
 	for i, h := range hits {
 		if lack := l.take(hits, i, &t, &seen); lack != nil {

@@ -171,6 +171,21 @@ func TestTokensAreCorrectedByWhatWasUsed(t *testing.T) {
 	}
 }
 
+func TestGenerousEstimatesAreScaledByWhatWasUsed(t *testing.T) {
+	a := newAlone(t, Limit{ID: 1, Rates: Rates{Input: 6_000}}) // a burst of 1000
+	for range 5 {                                              // each byte was taken for a token
+		id, denial := a.ask(ask{1, 2, "m", 400, 0})
+		if denial != nil {
+			t.Fatal(denial)
+		}
+		a.Settle(id, 100, 0)
+	}
+	a.now = a.now.Add(time.Minute)
+	if got := a.most(ask{1, 2, "m", 400, 0}); got != 10 {
+		t.Errorf("%d admitted at once, want those that have a burst of tokens together", got)
+	}
+}
+
 // at is the number of the shard of a limit's bucket.
 func (a *alone) at(id ID) int {
 	for i := range a.buckets {

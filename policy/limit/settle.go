@@ -69,7 +69,7 @@ func (l *Limiter) Settle(exchange uuid.UUID, in, out int64) {
 	for _, h := range t.from {
 		l.with(h, now, func(b *bucket, share float64) {
 			b.give(&more, share)
-			b.learn(&used)
+			b.learn(&used, t.thought)
 			if !t.released {
 				b.flight = max(b.flight-1, 0)
 			}

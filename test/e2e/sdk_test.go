@@ -48,16 +48,16 @@ func driveGateway(t *testing.T, cmd *exec.Cmd, env string) {
 	t.Helper()
 	w := newWorld(t, rig.Options{})
 	limited, _ := w.Key(store.NewKey{Name: "limited", Models: []string{"text-*"}})
-	w.Settle()
+	spent := w.spent(t)
 	cmd.Dir = filepath.Join(repo.Root(t), "test", "e2e", "sdk")
-	cmd.Env = append(os.Environ(), "WEIR_BASE_URL="+w.URL+"/v1", "WEIR_KEY="+w.key, "WEIR_KEY_LIMITED="+limited, env)
+	cmd.Env = append(os.Environ(), "WEIR_BASE_URL="+w.URL+"/v1", "WEIR_KEY="+w.key, "WEIR_KEY_LIMITED="+limited, "WEIR_KEY_SPENT="+spent, env)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		t.Errorf("%v: %s", err, &stderr)
 	}
-	admitted, cases := 0, map[string]bool{}
+	admitted, cases := 1, map[string]bool{} // the one that has spent a limit
 	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
 		var c driven
 		if err := json.Unmarshal(s.Bytes(), &c); err != nil {
@@ -74,12 +74,26 @@ func driveGateway(t *testing.T, cmd *exec.Cmd, env string) {
 		admitted++
 		checkDriven(t, w, c)
 	}
-	for _, name := range []string{"chat", "tools", "embeddings", "cancel", "error_401", "error_403", "error_404", "error_429", "error_400"} {
+	for _, name := range []string{"chat", "tools", "embeddings", "cancel", "error_401", "error_403", "error_404", "error_429_limit", "error_429", "error_400"} {
 		if !cases[name] {
 			t.Errorf("the driver has not run %s", name)
 		}
 	}
 	w.Rows(admitted)
+}
+
+// spent returns a key that may make one request a minute, and has made it.
+func (w *world) spent(t *testing.T) string {
+	t.Helper()
+	secret, k := w.Key(store.NewKey{Name: "spent"})
+	if _, err := w.Store.SetRateLimit(t.Context(), store.LimitScope{Key: k.Name}, store.RatesChange{Requests: number(1)}); err != nil {
+		t.Fatal(err)
+	}
+	w.Settle()
+	if a := w.post(t, "/v1/chat/completions", hello, "authorization", "Bearer "+secret); a.status != 200 {
+		t.Errorf("the one request of a minute: status %d: %s", a.status, a.body)
+	}
+	return secret
 }
 
 func checkDriven(t *testing.T, w *world, c driven) {

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives a gateway with the official openai package, and says what the package saw.
 
-    WEIR_BASE_URL=http://127.0.0.1:10000/v1 WEIR_KEY=sk-… WEIR_KEY_LIMITED=sk-… python3 drive.py [CASE…]
+    WEIR_BASE_URL=http://127.0.0.1:10000/v1 WEIR_KEY=sk-… WEIR_KEY_LIMITED=sk-… WEIR_KEY_SPENT=sk-… \\
+        python3 drive.py [CASE…]
 
 Runs every case, or those named, against the fake provider behind a gateway, and prints one JSON object per line for each:
 
@@ -20,7 +21,8 @@ Exits with 1 when a case fails, with 2 when it is used wrongly. Environment:
     WEIR_BASE_URL     with /v1
     WEIR_KEY          may use every model
     WEIR_KEY_LIMITED  may not use gpt-4o-mini
-    WEIR_NO_GATEWAY   1: WEIR_BASE_URL is the fake provider itself. There are no exchange ids, and no limited key
+    WEIR_KEY_SPENT    may make one request a minute, and has made it
+    WEIR_NO_GATEWAY   1: WEIR_BASE_URL is the fake provider itself. There are no exchange ids, and no limited keys
 
 The case error_429 comes last, since a gateway may rest a channel after it for a second.
 """
@@ -370,6 +372,18 @@ def case_error_400_type(seen):
     refused(seen, openai.BadRequestError, None, lambda: chat(extra_body={"stream": "yes"}))
 
 
+def case_error_429_limit(seen):
+    if NO_GATEWAY:
+        refused(seen, openai.RateLimitError, "rate_limit_exceeded", lambda: chat(**steer(status=429)))
+        return
+    e = refused(seen, openai.RateLimitError, "rate_limit_exceeded", lambda: chat(key="WEIR_KEY_SPENT"))
+    headers = e.response.headers
+    claim(e.type == "requests", f"type is {e.type!r}")
+    claim(0 < int(headers["retry-after"]) <= 60, f"retry-after is {headers.get('retry-after')!r}")
+    claim(0 < int(headers["retry-after-ms"]) <= 60_000, f"retry-after-ms is {headers.get('retry-after-ms')!r}")
+    claim(headers["x-ratelimit-limit-requests"] == "1" and headers["x-ratelimit-remaining-requests"] == "0", f"headers: {headers}")
+
+
 def case_error_429(seen):
     e = refused(seen, openai.RateLimitError, "rate_limit_exceeded", lambda: chat(**steer(status=429, retry_after=1)))
     claim(e.response.headers.get("retry-after") == "1", f"retry-after is {e.response.headers.get('retry-after')!r}")
@@ -393,7 +407,7 @@ def run(name):
 
 
 def main(names):
-    needed = ["WEIR_BASE_URL", "WEIR_KEY"] + ([] if NO_GATEWAY else ["WEIR_KEY_LIMITED"])
+    needed = ["WEIR_BASE_URL", "WEIR_KEY"] + ([] if NO_GATEWAY else ["WEIR_KEY_LIMITED", "WEIR_KEY_SPENT"])
     missing = [n for n in needed if not os.environ.get(n)]
     unknown = [n for n in names if n not in CASES]
     if missing or unknown:

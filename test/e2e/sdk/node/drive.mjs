@@ -286,6 +286,18 @@ const CASES = {
   async error_400_type(seen) {
     await refused(seen, OpenAI.BadRequestError, null, () => chat({ stream: "yes" }));
   },
+  async error_429_limit(seen) {
+    if (NO_GATEWAY) {
+      return void (await refused(seen, OpenAI.RateLimitError, "rate_limit_exceeded", () => chat({}, { status: 429 })));
+    }
+    const call = () => chat({}, undefined, process.env.WEIR_KEY_SPENT);
+    const { headers, type } = await refused(seen, OpenAI.RateLimitError, "rate_limit_exceeded", call);
+    claim(type === "requests", `type is ${type}`);
+    const [after, ms] = [Number(headers.get("retry-after")), Number(headers.get("retry-after-ms"))];
+    claim(after > 0 && after <= 60 && ms > 0 && ms <= 60_000, `retry-after is ${after}, retry-after-ms ${ms}`);
+    const [limit, left] = [headers.get("x-ratelimit-limit-requests"), headers.get("x-ratelimit-remaining-requests")];
+    claim(limit === "1" && left === "0", `limit ${limit}, remaining ${left}`);
+  },
   async error_429(seen) {
     const call = () => chat({}, { status: 429, "retry-after": 1 });
     const e = await refused(seen, OpenAI.RateLimitError, "rate_limit_exceeded", call);
@@ -308,7 +320,7 @@ async function run(name) {
 }
 
 const names = process.argv.slice(2);
-const needed = ["WEIR_BASE_URL", "WEIR_KEY", ...(NO_GATEWAY ? [] : ["WEIR_KEY_LIMITED"])];
+const needed = ["WEIR_BASE_URL", "WEIR_KEY", ...(NO_GATEWAY ? [] : ["WEIR_KEY_LIMITED", "WEIR_KEY_SPENT"])];
 const missing = needed.filter((n) => !process.env[n]);
 const unknown = names.filter((n) => !Object.hasOwn(CASES, n));
 if (missing.length > 0 || unknown.length > 0) {

@@ -157,10 +157,10 @@ func (a *api) setLimit(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &s, rateNames...); err != nil {
 		return err
 	}
-	if s.Rates.empty() {
+	if s.empty() {
 		return invalid("there is nothing to set").hint("give at least one of the rates")
 	}
-	c, err := s.Rates.change()
+	c, err := s.change()
 	if err != nil {
 		return err
 	}

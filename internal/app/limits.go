@@ -180,7 +180,7 @@ func (l *limits) Ended(e usage.Ending) {
 	case e.How == usage.Undelivered:
 		l.limiter.Cancel(e.Exchange)
 	case e.Record != nil:
-		l.limiter.Settle(e.Exchange, e.Record.Tokens.Input, e.Record.Tokens.Output)
+		l.limiter.Settle(e.Exchange, e.Record.Input, e.Record.Output)
 	default:
 		l.limiter.End(e.Exchange)
 	}

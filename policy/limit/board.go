@@ -20,9 +20,11 @@ const (
 	Interval = 500 * time.Millisecond
 )
 
-// mine is how long something holds for who has it, theirs for who counts on its end.
-func mine(d time.Duration) time.Duration   { return d - d/10 }
-func theirs(d time.Duration) time.Duration { return d + d/10 }
+// mine is how long something holds for who has it, so that it is over when others believe so.
+func mine(d time.Duration) time.Duration { return d - d/10 }
+
+// lent is how long what was given to others is theirs: they may have based a claim on it until it was a [Lease] old, and that counts for a Lease.
+const lent = 2*Lease + 2*Lease/10
 
 // Board is where replicas tell each other what they hold. Ages are by its own clock.
 type Board interface {

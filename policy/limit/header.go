@@ -69,16 +69,17 @@ func integer(f float64) string { return strconv.FormatInt(int64(f), 10) }
 
 // span writes a time as OpenAI does: "120ms", "6m0s". It is rounded up.
 func span(d time.Duration) string {
+	step := time.Second
 	switch {
 	case d <= 0:
 		return "0s"
 	case d < time.Second:
-		return ((d + time.Millisecond - 1) / time.Millisecond * time.Millisecond).String()
+		step = time.Millisecond
 	case d < time.Minute:
-		const step = 10 * time.Millisecond
-		return ((d + step - 1) / step * step).String()
+		step = 10 * time.Millisecond
 	}
-	return ((d + time.Second - 1) / time.Second * time.Second).String()
+	up := d + step - 1
+	return (up - up%step).String()
 }
 
 // denial tells a client which limit it has met, and when it may come back.

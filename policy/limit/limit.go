@@ -55,7 +55,10 @@ func (r *Rates) Check() error {
 		name    string
 		n, most int64
 	}{
-		{"requests", r.Requests, MaxRate}, {"input tokens", r.Input, MaxRate}, {"output tokens", r.Output, MaxRate}, {"tokens", r.Total, MaxRate},
+		{"requests", r.Requests, MaxRate},
+		{"input tokens", r.Input, MaxRate},
+		{"output tokens", r.Output, MaxRate},
+		{"tokens", r.Total, MaxRate},
 		{"exchanges at once", r.Concurrent, MaxConcurrent},
 	} {
 		if v.n < 0 || v.n > v.most {
@@ -161,12 +164,12 @@ func (t *Table) match(hits []hit, d *policy.Demand) []hit {
 		}
 	}
 	for _, r := range tenant {
-		if r.describes(d.Model) && !(r.limit.Each && hasPattern(own, r.limit.Model, false)) {
+		if r.describes(d.Model) && (!r.limit.Each || !hasPattern(own, r.limit.Model, false)) {
 			hits = append(hits, r.hit(d))
 		}
 	}
 	for _, r := range t.all {
-		if r.describes(d.Model) && !(r.limit.Each && (hasPattern(own, r.limit.Model, false) || hasPattern(tenant, r.limit.Model, true))) {
+		if r.describes(d.Model) && (!r.limit.Each || !hasPattern(own, r.limit.Model, false) && !hasPattern(tenant, r.limit.Model, true)) {
 			hits = append(hits, r.hit(d))
 		}
 	}

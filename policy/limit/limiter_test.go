@@ -253,9 +253,14 @@ func TestHeadersAreTrue(t *testing.T) {
 		t.Fatal(denial)
 	}
 	want := []policy.Header{
-		{Name: "x-ratelimit-limit-requests", Value: "600"}, {Name: "x-ratelimit-remaining-requests", Value: "99"}, {Name: "x-ratelimit-reset-requests", Value: "100ms"},
-		{Name: "x-ratelimit-limit-tokens", Value: "60000"}, {Name: "x-ratelimit-remaining-tokens", Value: "8800"}, {Name: "x-ratelimit-reset-tokens", Value: "1.2s"},
-		{Name: "x-ratelimit-limit-concurrency", Value: "5"}, {Name: "x-ratelimit-remaining-concurrency", Value: "4"},
+		{Name: "x-ratelimit-limit-requests", Value: "600"},
+		{Name: "x-ratelimit-remaining-requests", Value: "99"},
+		{Name: "x-ratelimit-reset-requests", Value: "100ms"},
+		{Name: "x-ratelimit-limit-tokens", Value: "60000"},
+		{Name: "x-ratelimit-remaining-tokens", Value: "8800"},
+		{Name: "x-ratelimit-reset-tokens", Value: "1.2s"},
+		{Name: "x-ratelimit-limit-concurrency", Value: "5"},
+		{Name: "x-ratelimit-remaining-concurrency", Value: "4"},
 	}
 	if d := cmp.Diff(headers, want); d != "" {
 		t.Errorf("headers (-got +want):\n%s", d)

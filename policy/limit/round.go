@@ -228,7 +228,7 @@ func (l *Limiter) claimsOf(s *State, parts map[uuid.UUID]float64, wanted map[Buc
 
 // adopt takes over a claim of an earlier life of this replica: what it had given to others is still theirs.
 func (l *Limiter) adopt(c Claim) {
-	if l.board.met.Load() || c.Age > theirs(2*Lease) {
+	if l.board.met.Load() || c.Age > lent {
 		return
 	}
 	r := l.table.Load().byID[c.Limit]
@@ -237,7 +237,7 @@ func (l *Limiter) adopt(c Claim) {
 	}
 	l.with(hit{rule: r, subject: c.Subject}, l.now(), func(b *bucket, share float64) {
 		if c.Share < share {
-			b.lease = &lease{share: c.Share, back: l.now() + theirs(2*Lease)}
+			b.lease = &lease{share: c.Share, back: l.now() + lent}
 			b.trim(c.Share)
 		}
 	})
@@ -321,7 +321,7 @@ func (l *Limiter) lower(c *claim) {
 		if b.lease != nil {
 			until = b.lease.until
 		}
-		b.lease = &lease{share: c.next, until: until, back: now + theirs(2*Lease)}
+		b.lease = &lease{share: c.next, until: until, back: now + lent}
 		for m, over := range b.trim(c.next) {
 			c.cut[m] += over
 		}
@@ -388,7 +388,7 @@ func (l *Limiter) raise(p *plan, sent time.Duration) {
 			if c.drop {
 				b.lease, b.want = nil, 0
 			} else {
-				b.lease = &lease{share: c.next, until: sent + mine(Lease), back: now + theirs(2*Lease)}
+				b.lease = &lease{share: c.next, until: sent + mine(Lease), back: now + lent}
 			}
 			for m := range meters {
 				b.level[m] += c.gain[m]

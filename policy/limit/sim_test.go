@@ -365,11 +365,11 @@ const overload = 50.0
 var simulated = Limit{ID: 1, Key: 2, Rates: Rates{Requests: 600}}
 
 func seeds(t *testing.T) []uint64 {
+	t.Helper()
 	n := 3
 	if testing.Short() {
 		n = 1
 	}
-	t.Helper()
 	all := make([]uint64, n)
 	for i := range all {
 		all[i] = uint64(i) + 1

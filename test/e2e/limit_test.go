@@ -24,12 +24,10 @@ func (w *world) limit(t *testing.T, c store.RatesChange) {
 	w.Settle()
 }
 
-func number(n int64) *int64 { return &n }
-
 func TestAKeyIsHeldToItsRequestsAMinute(t *testing.T) {
 	w := newWorld(t, rig.Options{})
 	burst := 30 * time.Second
-	w.limit(t, store.RatesChange{Requests: number(4), Burst: &burst}) // two at once
+	w.limit(t, store.RatesChange{Requests: new(int64(4)), Burst: &burst}) // two at once
 	first := w.post(t, "/v1/chat/completions", hello)
 	got := map[string]string{}
 	for _, name := range []string{"limit", "remaining", "reset"} {
@@ -62,7 +60,7 @@ func TestAKeyIsHeldToItsRequestsAMinute(t *testing.T) {
 
 func TestRequestsAtOnceAreCountedToTheirEnd(t *testing.T) {
 	w := newWorld(t, rig.Options{})
-	w.limit(t, store.RatesChange{Concurrent: number(1)})
+	w.limit(t, store.RatesChange{Concurrent: new(int64(1))})
 	w.oneByOne(t, 20, hello)      // none is refused for the one before
 	w.oneByOne(t, 5, helloStream) // nor after a stream
 	ctx, cancel := context.WithCancel(t.Context())
@@ -110,6 +108,7 @@ func (w *world) oneByOne(t *testing.T, n int, body string) {
 }
 
 func (w *world) admits(t *testing.T) error {
+	t.Helper()
 	if a := w.post(t, "/v1/chat/completions", hello); a.status != http.StatusOK {
 		return fmt.Errorf("status %d: %s", a.status, a.body)
 	}
@@ -118,7 +117,7 @@ func (w *world) admits(t *testing.T) error {
 
 func TestTokensAreHeldToTheLimitByWhatWasUsed(t *testing.T) {
 	w := newWorld(t, rig.Options{})
-	w.limit(t, store.RatesChange{Total: number(60_000)}) // a burst of 10,000
+	w.limit(t, store.RatesChange{Total: new(int64(60_000))}) // a burst of 10,000
 	a := w.post(t, "/v1/chat/completions", hello, "x-fake-tokens", "20000")
 	if a.status != 200 || a.header.Get("x-ratelimit-limit-tokens") != "60000" {
 		t.Fatalf("the first: status %d, %v", a.status, a.header)
@@ -138,7 +137,7 @@ func TestTokensAreHeldToTheLimitByWhatWasUsed(t *testing.T) {
 
 func TestExchangesUnderWayCountAfterTheProcessorIsKilled(t *testing.T) {
 	w := newWorld(t, rig.Options{})
-	w.limit(t, store.RatesChange{Concurrent: number(2)})
+	w.limit(t, store.RatesChange{Concurrent: new(int64(2))})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	gone := make(chan error, 2)
@@ -157,7 +156,50 @@ func TestExchangesUnderWayCountAfterTheProcessorIsKilled(t *testing.T) {
 		t.Errorf("beside two streams of the killed processor: status %d", a.status)
 	}
 	cancel()
-	<-gone
-	<-gone
+	for range 2 {
+		if err := <-gone; err == nil {
+			t.Error("a stream has ended by itself")
+		}
+	}
 	w.Eventually("their places are free again", func() error { return w.admits(t) })
+}
+
+func TestTwoGatewaysHoldALimitTogether(t *testing.T) {
+	one := newWorld(t, rig.Options{})
+	minute := time.Minute
+	one.limit(t, store.RatesChange{Requests: new(int64(60)), Burst: &minute})
+	two := &world{Rig: rig.Start(t, rig.Options{DSN: one.DSN}), provider: one.provider, channel: one.channel, key: one.key}
+	two.Settle()
+	for _, w := range []*world{one, two} {
+		w.Eventually("each holds half", func() error {
+			part, err := w.Metric("weir_limit_part")
+			if err == nil && part != 0.5 {
+				err = fmt.Errorf("it holds %v", part)
+			}
+			return err
+		})
+	}
+	begun, admitted := time.Now(), 0
+	for range 70 { // twice as many as there are
+		for _, w := range []*world{one, two} {
+			switch a := w.post(t, "/v1/chat/completions", hello); a.status {
+			case http.StatusOK:
+				admitted++
+			case http.StatusTooManyRequests:
+			default:
+				t.Errorf("status %d: %s", a.status, a.body)
+			}
+		}
+	}
+	if most := 60 + int(time.Since(begun).Seconds()) + 2; admitted < 55 || admitted > most {
+		t.Errorf("%d were admitted, want all of the burst and no more than %d", admitted, most)
+	}
+	// Then all of the demand is at one, which gets what the other does not need.
+	two.Eventually("one holds nearly all", func() error {
+		two.post(t, "/v1/chat/completions", hello)
+		if n, err := two.Metric("weir_limit_shared"); err != nil || n != 1 {
+			return fmt.Errorf("%v limits are shared by claims: %w", n, err)
+		}
+		return nil
+	})
 }

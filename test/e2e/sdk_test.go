@@ -86,7 +86,7 @@ func driveGateway(t *testing.T, cmd *exec.Cmd, env string) {
 func (w *world) spent(t *testing.T) string {
 	t.Helper()
 	secret, k := w.Key(store.NewKey{Name: "spent"})
-	if _, err := w.Store.SetRateLimit(t.Context(), store.LimitScope{Key: k.Name}, store.RatesChange{Requests: number(1)}); err != nil {
+	if _, err := w.Store.SetRateLimit(t.Context(), store.LimitScope{Key: k.Name}, store.RatesChange{Requests: new(int64(1))}); err != nil {
 		t.Fatal(err)
 	}
 	w.Settle()

@@ -62,9 +62,9 @@ const (
 	maxEnvoyDrain   = 24 * time.Hour
 	maxClients      = 10_000_000
 	minHeap         = 64 << 20 // bytes; Envoy itself takes some 40 MB
-	minRotate       = 1 << 16 // bytes; a smaller log holds no more than a few lines
-	maxVolume       = 1 << 50 // bytes
-	wasmPage        = 1 << 16 // bytes
+	minRotate       = 1 << 16  // bytes; a smaller log holds no more than a few lines
+	maxVolume       = 1 << 50  // bytes
+	wasmPage        = 1 << 16  // bytes
 	maxPluginFuel   = 1_000_000_000_000
 	maxPluginMemory = 1 << 32 // bytes
 	maxPluginTime   = 10 * time.Second

@@ -18,13 +18,30 @@ type Estimate struct {
 }
 
 // Demand is an exchange that is about to be admitted, as an [Accountant] is shown it. It must not be changed, nor kept.
+//
+// Estimate is quick and generous: it takes each byte of text for a token. Where that is refused, [Demand.Exact] may not be; it takes a millisecond for 60 KB of text.
+//
+//	if !b.fits(d.Estimate.Cost) && !b.fits(d.Exact().Cost) {
+//		return nil, exhausted()
+//	}
 type Demand struct {
 	Exchange uuid.UUID
 	Time     time.Time // of admission
 	Tenant   *Tenant
 	Key      *Key
-	Model    string // as authorised, after any policy had its say
-	Estimate Estimate
+	Model    string   // as authorised, after any policy had its say
+	Estimate Estimate // an upper bound; from the first Exact on what that returned
+
+	exact func() Estimate // nil: there is nothing more exact, or Estimate is it
+}
+
+// Exact counts what can be counted, and returns an estimate that is no higher than Estimate was, nor lower than what the exchange may use. Estimate is the same from
+// then on, also for the accountants that come after.
+func (d *Demand) Exact() Estimate {
+	if d.exact != nil {
+		d.Estimate, d.exact = d.exact(), nil
+	}
+	return d.Estimate
 }
 
 // Accountant holds exchanges to what their key may use: budgets, rates, concurrency. It is called for each billed request, by many goroutines
@@ -39,37 +56,37 @@ type Accountant interface {
 	Cancel(exchange uuid.UUID)
 }
 
-// estimate sizes a request for the accountants; without any, nobody needs to know.
-func (x *Exchange) estimate(q *Question) (Estimate, *Denial) {
-	if x.engine.estimate == nil {
-		return Estimate{}, nil
-	}
-	return x.engine.estimate(q)
-}
-
-// reserve asks the accountants in order. If one refuses, those before it get their part back. It returns the estimate that they went by, and what they tell
-// the client.
-func (x *Exchange) reserve(g *grant, req *request, body []byte) (Estimate, []Header, *Denial) {
-	if x.engine.estimate == nil && len(x.engine.accountants) == 0 {
+// reserve sizes a request and asks the accountants in order. If one refuses, those before it get their part back. It returns the estimate that they went by, and
+// what they tell the client.
+func (x *Exchange) reserve(g *grant, req *request, body []byte, choices []Choice) (Estimate, []Header, *Denial) {
+	e := x.engine
+	if e.estimate == nil && len(e.accountants) == 0 {
 		return Estimate{}, nil, nil
 	}
-	estimate, denial := x.estimate(x.question(g, req, body))
-	if denial != nil {
-		return Estimate{}, nil, denial
+	q := x.question(g, req, body)
+	q.Choices = choices
+	d := &Demand{Exchange: x.ID, Time: e.clock(), Tenant: &g.tenant, Key: &g.key, Model: req.model}
+	if e.estimate != nil {
+		var denial *Denial
+		if d.Estimate, denial = e.estimate(q); denial != nil {
+			return Estimate{}, nil, denial
+		}
 	}
-	d := &Demand{Exchange: x.ID, Time: x.engine.clock(), Tenant: &g.tenant, Key: &g.key, Model: req.model, Estimate: estimate}
+	if e.exact != nil {
+		d.exact = func() Estimate { return e.exact(q) }
+	}
 	var inform []Header
-	for i, a := range x.engine.accountants {
+	for i, a := range e.accountants {
 		headers, denial := a.Reserve(d)
 		if denial != nil {
-			for _, before := range x.engine.accountants[:i] {
+			for _, before := range e.accountants[:i] {
 				before.Cancel(x.ID)
 			}
 			return Estimate{}, nil, denial
 		}
 		inform = append(inform, headers...)
 	}
-	return estimate, inform, nil
+	return d.Estimate, inform, nil
 }
 
 // Cancel gives back what was reserved for an exchange that was admitted and of which Envoy will not hear. Envoy must not have been told.

@@ -94,3 +94,63 @@ func TestWhatCannotBeServedReservesNothing(t *testing.T) {
 		t.Errorf("denial %v, demands %v", denial, a.demands)
 	}
 }
+
+// TestAnExactEstimateIsMadeOnceAndForAll: counting costs time, and what one accountant went by the next one sees.
+func TestAnExactEstimateIsMadeOnceAndForAll(t *testing.T) {
+	counted := 0
+	var seen []Estimate
+	ask := reserver(func(d *Demand) *Denial {
+		seen = append(seen, d.Estimate)
+		if got := d.Exact(); got != d.Estimate {
+			t.Errorf("exactly %+v, and Estimate is %+v", got, d.Estimate)
+		}
+		return nil
+	})
+	x := accountedExchange(t, Options{
+		Estimate: func(*Question) (Estimate, *Denial) { return Estimate{Cost: 100, Price: 3}, nil },
+		Exact: func(q *Question) Estimate {
+			counted++
+			return Estimate{Cost: int64(len(q.Choices)), Price: 3}
+		},
+		Accountants: []Accountant{ask, ask},
+	})
+	a, denial := x.Admit([]byte(`{"model":"small","messages":[],"service_tier":"flex"}`))
+	if denial != nil {
+		t.Fatal(denial)
+	}
+	want := []Estimate{{Cost: 100, Price: 3}, {Cost: 1, Price: 3}}
+	if diff := cmp.Diff(seen, want); diff != "" || counted != 1 || a.Estimate != want[1] {
+		t.Errorf("counted %d times, admitted with %+v, estimates (-got +want):\n%s", counted, a.Estimate, diff)
+	}
+	ticket, err := ParseTicket(a.Ticket)
+	if err != nil || ticket.Price != 3 || ticket.Service != Flex {
+		t.Errorf("ticket = %+v, %v; want the price and the service", ticket, err)
+	}
+}
+
+func TestWithoutAnExactEstimateTheFirstIsIt(t *testing.T) {
+	d := &Demand{Estimate: Estimate{Cost: 5}}
+	if got := d.Exact(); got != d.Estimate || got.Cost != 5 {
+		t.Errorf("exactly %+v", got)
+	}
+}
+
+// reserver is an [Accountant] that is a function.
+type reserver func(*Demand) *Denial
+
+func (r reserver) Reserve(d *Demand) ([]Header, *Denial) { return nil, r(d) }
+func (r reserver) Cancel(uuid.UUID)                      {}
+
+func TestServiceIsReadAsPricesKnowIt(t *testing.T) {
+	for value, want := range map[string]Service{
+		`"flex"`: Flex, `"priority"`: Priority, `"auto"`: Standard, `"default"`: Standard, `null`: Standard, `7`: Standard, `"Flex"`: Standard, `"fl\u0065x"`: Flex,
+	} {
+		r, denial := readRequest([]byte(`{"model":"m","service_tier":`+value+`}`), OpChat)
+		if denial != nil || r.service != want {
+			t.Errorf("%s: %v, %v; want %v", value, r.service, denial, want)
+		}
+	}
+	if _, denial := readRequest([]byte(`{"model":"m","service_tier":"flex","service_tier":"priority"}`), OpChat); denial == nil {
+		t.Error("two service tiers were taken")
+	}
+}

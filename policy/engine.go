@@ -43,6 +43,10 @@ type Options struct {
 	// is estimated.
 	Estimate func(*Question) (Estimate, *Denial)
 
+	// Exact sizes a request more exactly, at some cost, when an accountant asks for it ([Demand.Exact]). It may return no more than Estimate did. Nil: there is
+	// nothing more exact.
+	Exact func(*Question) Estimate
+
 	// Accountants are asked in this order, after plugins and when channels are known.
 	Accountants []Accountant
 
@@ -64,6 +68,7 @@ type Engine struct {
 	gate            func() *Denial
 	judge           func(*Tenant, *Key) Judge
 	estimate        func(*Question) (Estimate, *Denial)
+	exact           func(*Question) Estimate
 	accountants     []Accountant
 	firstByte       time.Duration
 	firstByteStream time.Duration
@@ -81,6 +86,7 @@ func New(o Options) *Engine {
 		gate:            o.Gate,
 		judge:           o.Judge,
 		estimate:        o.Estimate,
+		exact:           o.Exact,
 		accountants:     o.Accountants,
 		firstByte:       cmp.Or(o.FirstByte, DefaultFirstByte),
 		firstByteStream: cmp.Or(o.FirstByteStream, DefaultFirstByteStream),

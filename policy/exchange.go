@@ -83,7 +83,7 @@ type ruled struct {
 
 // admission puts together what was decided, if the accountants agree.
 func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Admission, *Denial) {
-	estimate, inform, denial := x.reserve(g, req, body)
+	estimate, inform, denial := x.reserve(g, req, body, r.choices)
 	if denial != nil {
 		return nil, denial
 	}
@@ -103,6 +103,7 @@ func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Adm
 	ticket := Ticket{
 		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
 		Stream: req.stream, Model: req.model, Choices: r.choices, Tags: r.tags,
+		Price: estimate.Price, Service: req.service,
 	}
 	a.Ticket = ticket.String()
 	return a, nil

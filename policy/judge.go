@@ -41,7 +41,11 @@ type Question struct {
 	Operation Operation
 	Model     string
 	Stream    bool
+	Service   Service
 	Body      []byte
+
+	// Choices is for [Options].Estimate: the channels that may take the exchange, none before they are picked.
+	Choices []Choice
 
 	// StripUsage is for [Judge.Watch]: the gateway has asked for the chunk with the usage, and the client must not see it.
 	StripUsage bool

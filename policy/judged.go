@@ -61,7 +61,7 @@ func (x *Exchange) obey(g *grant, req request, body []byte, ruling *Ruling) (*Ad
 func (x *Exchange) question(g *grant, req *request, body []byte) *Question {
 	return &Question{
 		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers, Path: x.path,
-		Operation: x.operation, Model: req.model, Stream: req.stream, Body: body,
+		Operation: x.operation, Model: req.model, Stream: req.stream, Service: req.service, Body: body,
 		Channels: func(model string) []string { return x.offered(g, model) },
 	}
 }

@@ -25,6 +25,7 @@ const (
 	CodeModelNotFound       = "model_not_found"
 	CodeNoChannel           = "no_channel"
 	CodeRateLimit           = "rate_limit_exceeded"
+	CodePriceUnknown        = "price_unknown"
 	CodeUnavailable         = "unavailable"
 	CodeInternal            = "internal_error"
 	CodePluginReply         = "plugin_reply" // a plugin has answered in its own words
@@ -142,6 +143,15 @@ func modelNotFound(model string) *Denial {
 	return &Denial{
 		Status: http.StatusNotFound, Type: typeInvalidRequest, Code: CodeModelNotFound, Param: "model",
 		Message: fmt.Sprintf("The model `%s` does not exist or you do not have access to it.", model),
+	}
+}
+
+// PriceUnknown returns the denial for a request of which nobody knows what it would cost.
+func PriceUnknown(model string) *Denial {
+	return &Denial{
+		Status: http.StatusForbidden, Type: typeInvalidRequest, Code: CodePriceUnknown, Param: "model",
+		Message: fmt.Sprintf("No price is known for the model `%s`, and this API key may use only what has one. Ask for another model, or ask the operator of this "+
+			"gateway to set a price.", model),
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // The members of a body that the engine acts on; the constants are their places.
 var (
-	bodyKeys   = jsonscan.NewKeys("model", "stream", "stream_options")
+	bodyKeys   = jsonscan.NewKeys("model", "stream", "stream_options", "service_tier")
 	optionKeys = jsonscan.NewKeys("include_usage")
 )
 
@@ -18,6 +18,7 @@ const (
 	memberModel = iota
 	memberStream
 	memberOptions
+	memberService
 )
 
 const memberUsage = 0
@@ -27,6 +28,7 @@ type request struct {
 	model   string
 	modelAt jsonscan.Span
 	stream  bool
+	service Service
 
 	// Whether the usage chunk has to be asked for in the client's place, and the change to the body that does so.
 	injected bool
@@ -55,6 +57,9 @@ func readRequest(body []byte, op Operation) (request, *Denial) {
 			return request{}, badRequest("stream", "Invalid type for 'stream': expected a boolean.")
 		}
 	}
+	if at := o.Values[memberService]; at.Found() {
+		r.service = serviceNamed(at.Of(body))
+	}
 	switch op {
 	case OpChat, OpCompletions:
 		return r, r.askForUsage(body, &o)
@@ -62,6 +67,19 @@ func readRequest(body []byte, op Operation) (request, *Denial) {
 		r.stream = false // there is no such thing; the provider may complain
 	}
 	return r, nil
+}
+
+// serviceNamed returns the service that a value asks for. What it makes of any other value is for the provider to say.
+func serviceNamed(value []byte) Service {
+	if len(value) > 1 && value[0] == '"' {
+		switch jsonscan.Unquote(value) {
+		case "flex":
+			return Flex
+		case "priority":
+			return Priority
+		}
+	}
+	return Standard
 }
 
 func (r *request) readModel(body []byte, at jsonscan.Span) *Denial {

@@ -38,8 +38,21 @@ type Ticket struct {
 	Stream    bool
 	Model     string   // as the client asked for it
 	Choices   []Choice // in the order of the attempts
+	Price     int64    // the version of the prices that were in force; zero: no price was known
+	Service   Service  // that was asked for; of no account without a price
 	Tags      []Tag    // of policies; at most [MaxTags]
 }
+
+// Service is how a provider is asked to process a request: service_tier in OpenAI's API. Prices may depend on it.
+type Service uint8
+
+// The services that have prices of their own. Whatever else is asked for, such as auto, is Standard. They are bytes of the ticket format; append only.
+const (
+	Standard Service = iota
+	Flex             // cheaper and later
+	Priority         // dearer and sooner
+	services         // how many there are
+)
 
 // Choice is a channel that may take an exchange, and what it calls the model.
 type Choice struct {
@@ -82,9 +95,12 @@ var ErrTicket = errors.New("malformed ticket")
 //	version=1 | exchange (16) | tenant | key | operation | flags | model | n | n × (channel | upstream)
 //
 // An upstream equal to the model is written as the empty string. Bit 0 of the flags says that it is a stream; the two bits from 1+2i on are
-// the [Partial] of the i-th channel. Where there are tags they follow, n × (name | value).
+// the [Partial] of the i-th channel. Where there are tags they follow, n × (name | value). A ticket with a price has version 2, and before the tags
+//
+//	price | service
 const (
 	ticketVersion   = 1
+	ticketPriced    = 2
 	ticketStream    = 1 << 0
 	partialBits     = 2
 	maxTicketString = 512 // bytes; longer model names are refused at admission
@@ -94,7 +110,11 @@ const (
 // String encodes the ticket.
 func (t *Ticket) String() string {
 	b := make([]byte, 0, 96)
-	b = append(b, ticketVersion)
+	version := byte(ticketVersion)
+	if t.Price > 0 {
+		version = ticketPriced
+	}
+	b = append(b, version)
 	b = append(b, t.Exchange[:]...)
 	b = binary.AppendUvarint(b, uint64(t.Tenant))
 	b = binary.AppendUvarint(b, uint64(t.Key))
@@ -124,6 +144,10 @@ func (t *Ticket) String() string {
 		} else {
 			b = appendString(b, c.Upstream)
 		}
+	}
+	if version == ticketPriced {
+		b = binary.AppendUvarint(b, uint64(t.Price)) //nolint:gosec // it is positive
+		b = append(b, byte(t.Service))
 	}
 	if len(t.Tags) > 0 {
 		b = appendTags(b, t.Tags)
@@ -158,8 +182,9 @@ func ParseTicket(s string) (*Ticket, error) {
 		return nil, fmt.Errorf("%w: %w", ErrTicket, err)
 	}
 	r := ticketReader{b: b}
-	if v := r.byte(); v != ticketVersion {
-		return nil, fmt.Errorf("%w: version %d", ErrTicket, v)
+	version := r.byte()
+	if version != ticketVersion && version != ticketPriced {
+		return nil, fmt.Errorf("%w: version %d", ErrTicket, version)
 	}
 	t := &Ticket{}
 	copy(t.Exchange[:], r.bytes(len(t.Exchange)))
@@ -173,24 +198,10 @@ func ParseTicket(s string) (*Ticket, error) {
 	flags := r.uvarint()
 	t.Stream = flags&ticketStream != 0
 	t.Model = r.string()
-	n := r.uvarint()
-	if n > maxChoices {
-		r.failed = true
-	}
-	for i := uint64(0); i < n && !r.failed; i++ {
-		c := Choice{Channel: ChannelID(r.id()), Upstream: r.string()}
-		if c.Upstream == "" {
-			c.Upstream = t.Model
-		}
-		code := flags >> partialShift(int(i)) & (1<<partialBits - 1) //nolint:gosec // i is at most maxChoices
-		if code >= uint64(len(partialCodes)) {
-			r.failed = true
-			break
-		}
-		if code > 0 {
-			c.Partial = partialCodes[code]
-		}
-		t.Choices = append(t.Choices, c)
+	t.Choices = r.choices(t.Model, flags)
+	if version == ticketPriced {
+		t.Price, t.Service = r.id(), Service(r.byte())
+		r.failed = r.failed || t.Price == 0 || t.Service >= services
 	}
 	if len(r.b) > 0 {
 		t.Tags = r.tags()
@@ -241,6 +252,31 @@ func (r *ticketReader) id() int64 {
 		return 0
 	}
 	return int64(v)
+}
+
+// choices reads the channels of a ticket with the model and flags.
+func (r *ticketReader) choices(model string, flags uint64) []Choice {
+	n := r.uvarint()
+	if n > maxChoices {
+		r.failed = true
+	}
+	var choices []Choice
+	for i := uint64(0); i < n && !r.failed; i++ {
+		c := Choice{Channel: ChannelID(r.id()), Upstream: r.string()}
+		if c.Upstream == "" {
+			c.Upstream = model
+		}
+		code := flags >> partialShift(int(i)) & (1<<partialBits - 1) //nolint:gosec // i is at most maxChoices
+		if code >= uint64(len(partialCodes)) {
+			r.failed = true
+			break
+		}
+		if code > 0 {
+			c.Partial = partialCodes[code]
+		}
+		choices = append(choices, c)
+	}
+	return choices
 }
 
 func (r *ticketReader) tags() []Tag {

@@ -33,6 +33,12 @@ func testTickets() map[string]*Ticket {
 			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{Channel: 3, Upstream: "m"}},
 			Tags: []Tag{{"team", "röd"}, {"empty", ""}, {strings.Repeat("n", MaxTagName), strings.Repeat("v", MaxTagValue)}},
 		},
+		"priced": {
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{Channel: 3, Upstream: "m"}}, Price: 1_795_386_000_123,
+		},
+		"priced and tagged": {
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpResponses, Model: "m", Price: 1, Service: Priority, Tags: []Tag{{"a", "b"}},
+		},
 		"no choices": {Exchange: id, Tenant: 1, Key: 2, Operation: OpEmbeddings, Model: "m"},
 		"most":       most,
 	}
@@ -60,6 +66,10 @@ func TestTicketFormatIsStable(t *testing.T) {
 	const want = "AQGJCl2slndLvM6zAgmagFcBAgIBA-a8ogMDAWEEAAUDYi9j"
 	if got := testTickets()["stream"].String(); got != want {
 		t.Errorf("ticket = %s, want %s", got, want)
+	}
+	const priced = "AgGJCl2slndLvM6zAgmagFcBAgEAAW0BAwD7heGqoDQA"
+	if got := testTickets()["priced"].String(); got != priced {
+		t.Errorf("ticket with a price = %s, want %s", got, priced)
 	}
 }
 
@@ -111,6 +121,22 @@ func TestTicketCarriesWhatIsBilledWithoutACount(t *testing.T) {
 	raw[flags] = 0b01 << 1
 	if got, err := ParseTicket(base64.RawURLEncoding.EncodeToString(raw)); !errors.Is(err, ErrTicket) {
 		t.Errorf("%+v, %v; want ErrTicket", got, err)
+	}
+}
+
+func TestParseTicketRefusesAPriceThatIsNone(t *testing.T) {
+	t.Parallel()
+	ticket := testTickets()["priced"]
+	ticket.Price, ticket.Service = 5, Flex
+	raw, err := base64.RawURLEncoding.DecodeString(ticket.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, end := range map[string][]byte{"no price": {0, 0}, "a service that is not known": {5, byte(services)}, "no service": {5}, "nothing": {}} {
+		bad := append(raw[:len(raw)-2:len(raw)-2], end...)
+		if got, err := ParseTicket(base64.RawURLEncoding.EncodeToString(bad)); !errors.Is(err, ErrTicket) {
+			t.Errorf("%s: %+v, %v; want ErrTicket", name, got, err)
+		}
 	}
 }
 

@@ -9,10 +9,10 @@ const maxCount = 1_000_000_000
 
 // ParseCounts reads the token counts from the usage object that s begins with, as one of these shapes has it:
 //
-//	chat, completions, embeddings  prompt_tokens, completion_tokens, total_tokens; prompt_tokens_details.cached_tokens,
-//	                               completion_tokens_details.reasoning_tokens; DeepSeek: prompt_cache_hit_tokens
-//	responses                      input_tokens, output_tokens, total_tokens; input_tokens_details.cached_tokens,
-//	                               output_tokens_details.reasoning_tokens
+//	chat, completions, embeddings  prompt_tokens, completion_tokens, total_tokens; prompt_tokens_details with cached_tokens, cache_write_tokens,
+//	                               audio_tokens and image_tokens; completion_tokens_details with reasoning_tokens, audio_tokens and
+//	                               image_tokens; DeepSeek: prompt_cache_hit_tokens
+//	responses                      input_tokens, output_tokens, total_tokens; input_tokens_details and output_tokens_details, as above
 //	Anthropic                      input_tokens without what is cached, cache_read_input_tokens, cache_creation_input_tokens
 //
 // Some providers leave reasoning out of the output (Gemini's and xAI's OpenAI dialects); that shows in their total, and is put right.
@@ -33,7 +33,7 @@ type counts struct {
 	input, output, total int64 // -1: absent
 	read, written        int64 // Anthropic's cache counts, beside input
 	hit                  int64 // DeepSeek's
-	cached, reasoning    int64
+	ofInput, ofOutput    parts
 	openAI               bool // input was called prompt_tokens: it includes what is cached, whatever else the object says
 }
 
@@ -59,23 +59,35 @@ func (c *counts) member(p *scanner, key string) {
 	case "prompt_cache_hit_tokens":
 		tokenCount(p, &c.hit)
 	case "prompt_tokens_details", "input_tokens_details":
-		detail(p, "cached_tokens", &c.cached)
+		c.ofInput.read(p)
 	case "completion_tokens_details", "output_tokens_details":
-		detail(p, "reasoning_tokens", &c.reasoning)
+		c.ofOutput.read(p)
 	default:
 		p.skip()
 	}
 }
 
-// detail reads one member of an object that may be null.
-func detail(p *scanner, name string, v *int64) {
+// parts are the members of an object of details. What a provider says of the input and what of the output are different ones of them.
+type parts struct{ cached, written, reasoning, audio, image int64 }
+
+// read reads an object that may be null.
+func (d *parts) read(p *scanner) {
 	if p.null() {
 		return
 	}
 	p.object(func(key string) {
-		if key == name {
-			tokenCount(p, v)
-		} else {
+		switch key {
+		case "cached_tokens":
+			tokenCount(p, &d.cached)
+		case "cache_write_tokens", "cache_creation_tokens":
+			tokenCount(p, &d.written)
+		case "reasoning_tokens":
+			tokenCount(p, &d.reasoning)
+		case "audio_tokens":
+			tokenCount(p, &d.audio)
+		case "image_tokens":
+			tokenCount(p, &d.image)
+		default:
 			p.skip()
 		}
 	})
@@ -95,7 +107,7 @@ func tokenCount(p *scanner, v *int64) {
 }
 
 func (c *counts) tokens() (Tokens, bool) {
-	t := Tokens{Input: c.input, Output: max(c.output, 0), Reasoning: c.reasoning}
+	t := Tokens{Input: c.input, Output: max(c.output, 0), Reasoning: c.ofOutput.reasoning}
 	if c.output < 0 && c.input >= 0 {
 		t.Output = max(c.total-c.input, 0)
 	}
@@ -108,10 +120,14 @@ func (c *counts) tokens() (Tokens, bool) {
 	if !c.openAI {
 		t.Input += c.read + c.written
 	}
-	t.CachedInput = min(max(c.cached, c.hit, c.read), t.Input)
+	t.CachedInput = min(max(c.ofInput.cached, c.hit, c.read), t.Input)
 	// A part is never more than the whole: then it was not a part.
 	if t.Reasoning > t.Output || t.Reasoning > 0 && c.total == t.Input+t.Output+t.Reasoning {
 		t.Output += t.Reasoning
+	}
+	t.Details = Details{
+		CacheWrite: min(max(c.ofInput.written, c.written), t.Input), AudioInput: min(c.ofInput.audio, t.Input), ImageInput: min(c.ofInput.image, t.Input),
+		AudioOutput: min(c.ofOutput.audio, t.Output), ImageOutput: min(c.ofOutput.image, t.Output),
 	}
 	return t, true
 }

@@ -41,7 +41,7 @@ const (
 type IntentOptions struct {
 	Journal   *journal.Journal
 	Book      Resolver
-	Estimator *Estimator // shared with the Shipper, whose records teach it; nil: one that learns nothing
+	Reckoning // the one of the Shipper, whose records teach its Estimator
 
 	// Lease is how long an exchange may show no sign of life until it is given up. It must be longer than Envoy takes between two lines of
 	// a stream. Zero means DefaultLease.
@@ -286,6 +286,10 @@ func (in *Intents) giveUp(ctx context.Context, quiet []journal.Intent) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
+	if err := price(ctx, in.o.Pricer, records); err != nil {
+		in.failed(time.Now(), len(records), fmt.Errorf("price usage: %w", err)) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		return false
+	}
 	b := Batch{Writer: in.writer, From: in.at, To: in.at + 1, Records: records}
 	in.called = true
 	rows, err := in.o.Book.Resolve(ctx, b)

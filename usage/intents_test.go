@@ -120,6 +120,7 @@ type replica struct {
 	said    *bytes.Buffer
 	lease   time.Duration
 	heard   *heard // in this life
+	pricer  Pricer
 }
 
 func newReplica(t testing.TB, book *resolvingLedger, lease time.Duration) *replica {
@@ -144,8 +145,8 @@ func (r *replica) start() {
 	log := slog.New(slog.NewTextHandler(r.said, nil))
 	r.guess, r.journal = NewEstimator(), j
 	r.heard = &heard{TB: r.TB, left: make(map[uuid.UUID]bool), ends: make(map[uuid.UUID]How)}
-	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Estimator: r.guess, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log})
-	r.ship = NewShipper(Options{Dir: r.dir, Book: r.book, Intents: r.intents, Estimator: r.guess, Logger: log})
+	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log})
+	r.ship = NewShipper(Options{Dir: r.dir, Book: r.book, Intents: r.intents, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Logger: log})
 }
 
 func (r *replica) stop() {

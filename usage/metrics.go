@@ -13,6 +13,7 @@ const (
 	failPost     = "post"     // the book did not take a batch
 	failPosition = "position" // the book did not give the position, or it does not fit the log
 	failRead     = "read"     // the log cannot be read
+	failPrice    = "price"    // prices that rows rest on could not be read
 )
 
 // metrics are what the shipper tells Prometheus.

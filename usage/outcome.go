@@ -39,7 +39,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
-		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t),
+		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t), Service: t.Service, Cost: Cost{PriceVersion: t.Price},
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)
@@ -82,7 +82,7 @@ func (r *Record) bill(partial policy.Partial) {
 func NewUnresolved(t *policy.Ticket, bytes int64, e *Estimator) Record {
 	r := Record{
 		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key, Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
-		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1, Tags: t.Tags,
+		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1, Tags: t.Tags, Service: t.Service, Cost: Cost{PriceVersion: t.Price},
 	}
 	if len(t.Choices) > 0 {
 		r.Channel = t.Choices[0].Channel

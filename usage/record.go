@@ -28,6 +28,16 @@ type Tokens struct {
 	CachedInput int64 // of Input
 	Output      int64
 	Reasoning   int64 // of Output
+	Details
+}
+
+// Details are parts of the tokens that some exchanges have, and that may have prices of their own.
+type Details struct {
+	CacheWrite  int64 `json:"cache_write,omitempty"`  // of the input: put into the provider's cache
+	AudioInput  int64 `json:"audio_input,omitempty"`  // of the input
+	ImageInput  int64 `json:"image_input,omitempty"`  // of the input
+	AudioOutput int64 `json:"audio_output,omitempty"` // of the output
+	ImageOutput int64 `json:"image_output,omitempty"` // of the output
 }
 
 // Billed are the tokens that a price is applied to: those of [Tokens], or less where a channel's [policy.Partial] says so.
@@ -35,6 +45,18 @@ type Billed struct {
 	BilledInput  int64
 	BilledOutput int64
 }
+
+// Cost is what the billed tokens cost, by the prices that were in force when the exchange was admitted.
+type Cost struct {
+	CostNanoUSD  int64 // means nothing without a price
+	PriceVersion int64 // of the prices; zero: no price was known, and the exchange is not free for that
+}
+
+// MaxCost is the highest cost that is believed of one exchange, some $70,000, so that no sum of a batch overflows.
+const MaxCost = 1 << 46
+
+// Priced reports whether the cost is known.
+func (c Cost) Priced() bool { return c.PriceVersion != 0 }
 
 // Record is one row of weir.usage: what became of one admitted exchange.
 type Record struct {
@@ -53,6 +75,8 @@ type Record struct {
 	Estimated     bool // Tokens do not rest on the provider's own count
 	Tokens
 	Billed
+	Cost          // of what is billed; known once the record has been to a [Pricer]
+	Service       policy.Service
 	RequestBytes  int64
 	ResponseBytes int64
 	FirstByte     time.Duration // from the first byte of the request to that of the answer; negative when there was none

@@ -30,9 +30,9 @@ type Options struct {
 	// behind the book's position come again. It must return quickly. May be nil.
 	OnAttempt func(Attempt)
 
-	Spool     *Spool     // says which logs may be deleted; nil: none
-	Intents   *Intents   // told what becomes of exchanges; nil: nobody
-	Estimator *Estimator // nil: one of its own
+	Spool   *Spool   // says which logs may be deleted; nil: none
+	Intents *Intents // told what becomes of exchanges; nil: nobody
+	Reckoning
 
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics

@@ -251,6 +251,9 @@ func (s *Shipper) place(ctx context.Context, f *logFile) error {
 func (s *Shipper) post(ctx context.Context, f *logFile) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.PostTimeout)
 	defer cancel()
+	if err := price(ctx, s.o.Pricer, f.batch.Records); err != nil {
+		return &shipError{failPrice, fmt.Errorf("price usage: %w", err)}
+	}
 	began := time.Now() //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	err := s.o.Book.Post(ctx, f.batch)
 	s.metrics.postSeconds.Observe(time.Since(began).Seconds()) //nolint:forbidigo // the clock is read here, at the edge, and handed on

@@ -23,8 +23,8 @@ const (
 // missing is a rate that a row lacks.
 const missing = -1
 
-// parse reads prices.tsv: lines of # and a name and a value, then a header, then rows.
-func parse(text string) (*Table, error) {
+// Parse reads a list in the format of prices.tsv: lines of # and a name and a value, then a header, then rows.
+func Parse(text string) (*Table, error) {
 	t := &Table{listed: make(map[string]*Price)}
 	var lowest Rates // as they stand in the last row that is not a tier
 	for line := range strings.Lines(text) {
@@ -44,7 +44,11 @@ func parse(text string) (*Table, error) {
 		if strings.HasPrefix(line, "model\t") {
 			continue
 		}
-		if err := t.row(strings.Split(line, "\t"), &lowest); err != nil {
+		r, err := parseRow(strings.Split(line, "\t"))
+		if err == nil {
+			err = t.row(&r, &lowest)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("row %q: %w", line, err)
 		}
 	}
@@ -59,45 +63,125 @@ func parse(text string) (*Table, error) {
 	return t, nil
 }
 
-// row takes one row into the table. lowest is that of the tiers, and is kept between rows.
-func (t *Table) row(cells []string, lowest *Rates) error {
+// Row is a line of a list: the price of a model for a service and an input above a limit. Rates are nano-dollars for a million tokens; one that is nil inherits, as
+// [Parse] has it.
+type Row struct {
+	Model       string `json:"model"`
+	Service     string `json:"service,omitempty"` // empty, flex or priority
+	Above       int64  `json:"above,omitempty"`   // tokens of input
+	MaxInput    int64  `json:"max_input,omitempty"`
+	MaxOutput   int64  `json:"max_output,omitempty"`
+	Input       *int64 `json:"input,omitempty"`
+	CachedInput *int64 `json:"cached_input,omitempty"`
+	CacheWrite  *int64 `json:"cache_write,omitempty"`
+	Output      *int64 `json:"output,omitempty"`
+	Reasoning   *int64 `json:"reasoning,omitempty"`
+	AudioInput  *int64 `json:"audio_input,omitempty"`
+	AudioOutput *int64 `json:"audio_output,omitempty"`
+	ImageInput  *int64 `json:"image_input,omitempty"`
+	ImageOutput *int64 `json:"image_output,omitempty"`
+}
+
+// rates returns the rates of a row, in which some may be missing.
+func (r *Row) rates() Rates {
+	value := func(p *int64) int64 {
+		if p == nil {
+			return missing
+		}
+		return *p
+	}
+	return Rates{
+		Input: value(r.Input), CachedInput: value(r.CachedInput), CacheWrite: value(r.CacheWrite), Output: value(r.Output), Reasoning: value(r.Reasoning),
+		AudioInput: value(r.AudioInput), AudioOutput: value(r.AudioOutput), ImageInput: value(r.ImageInput), ImageOutput: value(r.ImageOutput),
+	}
+}
+
+// parseRow reads the cells of a line.
+func parseRow(cells []string) (Row, error) {
 	if len(cells) != columns {
-		return errors.New("the number of columns is wrong")
+		return Row{}, errors.New("the number of columns is wrong")
 	}
 	var numbers [columns]int64
+	var rates [columns]*int64
 	for i := columnAbove; i < columns; i++ {
 		if cells[i] == "" {
-			numbers[i] = missing
 			continue
 		}
 		n, err := strconv.ParseInt(cells[i], 10, 64)
 		if err != nil {
+			return Row{}, err
+		}
+		if n < 0 {
+			return Row{}, ErrNegative
+		}
+		numbers[i], rates[i] = n, &numbers[i]
+	}
+	return Row{
+		Model: cells[columnModel], Service: cells[columnService],
+		Above: numbers[columnAbove], MaxInput: numbers[columnMaxInput], MaxOutput: numbers[columnMaxOutput],
+		Input: rates[columnRates], CachedInput: rates[columnRates+1], CacheWrite: rates[columnRates+2],
+		Output: rates[columnRates+3], Reasoning: rates[columnRates+4],
+		AudioInput: rates[columnRates+5], AudioOutput: rates[columnRates+6],
+		ImageInput: rates[columnRates+7], ImageOutput: rates[columnRates+8],
+	}, nil
+}
+
+// FromRows returns the prices that rows make, by model. The rows of a model stand together, the standard price first, tiers behind what they are tiers of.
+// Each has a rate of input and one of output.
+func FromRows(rows []Row) (map[string]Price, error) {
+	t := &Table{listed: make(map[string]*Price)}
+	var lowest Rates
+	for i := range rows {
+		err := rows[i].own()
+		if err == nil {
+			err = t.row(&rows[i], &lowest)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("price of %q: %w", rows[i].Model, err)
+		}
+	}
+	out := make(map[string]Price, len(t.listed))
+	for model, p := range t.listed {
+		if err := p.validate(); err != nil {
+			return nil, fmt.Errorf("price of %q: %w", model, err)
+		}
+		out[model] = *p
+	}
+	return out, nil
+}
+
+// own returns why a row cannot be a price of somebody's own. What they leave out of a list is free only if they say so.
+func (r *Row) own() error {
+	if r.Input == nil || r.Output == nil {
+		return errors.New("input and output must be given; what is free has a rate of 0")
+	}
+	for _, rate := range []*int64{r.Input, r.CachedInput, r.CacheWrite, r.Output, r.Reasoning, r.AudioInput, r.AudioOutput, r.ImageInput, r.ImageOutput} {
+		if rate == nil {
+			continue
+		}
+		if err := checkRate(*rate); err != nil {
 			return err
 		}
-		numbers[i] = n
 	}
-	rates := Rates{
-		Input: numbers[columnRates], CachedInput: numbers[columnRates+1], CacheWrite: numbers[columnRates+2],
-		Output: numbers[columnRates+3], Reasoning: numbers[columnRates+4],
-		AudioInput: numbers[columnRates+5], AudioOutput: numbers[columnRates+6],
-		ImageInput: numbers[columnRates+7], ImageOutput: numbers[columnRates+8],
-	}
-	p := t.listed[cells[columnModel]]
+	return nil
+}
+
+// row takes one row into the table. lowest is that of the tiers, and is kept between rows.
+func (t *Table) row(r *Row, lowest *Rates) error {
+	rates := r.rates()
+	p := t.listed[r.Model]
 	if p == nil {
-		if cells[columnService] != "" || numbers[columnAbove] > 0 {
+		if r.Service != "" || r.Above > 0 {
 			return errors.New("a model must begin with its standard price")
 		}
-		p = &Price{
-			Model: cells[columnModel], Version: t.version,
-			MaxInput: max(numbers[columnMaxInput], 0), MaxOutput: max(numbers[columnMaxOutput], 0),
-		}
+		p = &Price{Model: r.Model, Version: t.version, MaxInput: r.MaxInput, MaxOutput: r.MaxOutput}
 		t.listed[p.Model] = p
 	}
-	s, err := p.serviceNamed(cells[columnService])
+	s, err := p.serviceNamed(r.Service)
 	if err != nil {
 		return err
 	}
-	if above := numbers[columnAbove]; above > 0 {
+	if above := r.Above; above > 0 {
 		rates.inherit(lowest)
 		s.Tiers = append(s.Tiers, Tier{Above: above, Rates: rates})
 		return nil

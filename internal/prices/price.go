@@ -37,9 +37,16 @@ func (r *Rates) all() [9]int64 {
 
 func (r *Rates) validate() error {
 	for _, rate := range r.all() {
-		if rate < 0 || rate > MaxRate {
-			return fmt.Errorf("a rate of %d nano-dollars per million tokens: it must be from 0 to %d", rate, int64(MaxRate))
+		if err := checkRate(rate); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func checkRate(rate int64) error {
+	if rate < 0 || rate > MaxRate {
+		return fmt.Errorf("a rate of %d nano-dollars per million tokens: it must be from 0 to %d", rate, int64(MaxRate))
 	}
 	return nil
 }

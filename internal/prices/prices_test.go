@@ -150,7 +150,7 @@ func TestDamagedTablesAreRefused(t *testing.T) {
 		"tier first": head + "m\t\t5\t\t\t1\t\t\t1\t\t\t\t\t\n", "service": head + "m\t\t0\t\t\t1\t\t\t1\t\t\t\t\t\nm\tslow\t0\t\t\t1\t\t\t1\t\t\t\t\t\n",
 		"negative": head + "m\t\t0\t\t\t-7\t\t\t1\t\t\t\t\t\n",
 	} {
-		if _, err := parse(text); err == nil {
+		if _, err := Parse(text); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -267,7 +267,7 @@ func BenchmarkCost(b *testing.B) {
 
 func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
-		if _, err := parse(embedded); err != nil {
+		if _, err := Parse(embedded); err != nil {
 			b.Fatal(err)
 		}
 	}

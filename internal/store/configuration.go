@@ -18,12 +18,13 @@ func (s *Store) Configuration(ctx context.Context) (Configuration, error) {
 		if c.Revision, err = revision(ctx, tx); err != nil {
 			return err
 		}
-		var errs [5]error
+		var errs [6]error
 		c.Tenants, errs[0] = tenants(ctx, tx)
 		c.Keys, errs[1] = many(ctx, tx, scanKey, selectKey+`order by k.id`)
 		c.Channels, errs[2] = s.channels(ctx, tx)
 		c.Attachments, errs[3] = attachments(ctx, tx)
 		c.Limits, errs[4] = rateLimits(ctx, tx)
+		c.Prices, errs[5] = pricesInForce(ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ func usageColumns() []string {
 		"billed_input_tokens", "billed_output_tokens",
 		"request_bytes", "response_bytes", "seq", "http_status", "attempts", "first_byte_ms", "duration_ms", "stream", "estimated",
 		"exchange_id", "writer", "model", "upstream_model", "operation", "status", "tags",
+		"cost_nanousd", "price_version", "token_details",
 	}
 }
 
@@ -71,8 +72,8 @@ func newCopyReader(writer uuid.UUID, rows []sorted, fields int) *copyReader {
 
 // Read implements io.Reader.
 func (c *copyReader) Read(p []byte) (int, error) {
-	if c.read == len(c.buf) && !c.ended {
-		c.buf, c.read = c.buf[:0], 0
+	if len(c.buf)-c.read < min(len(p), copyChunk) && !c.ended { // what is left goes to the front, so that the buffer does not grow
+		c.buf, c.read = c.buf[:copy(c.buf, c.buf[c.read:])], 0
 	}
 	for len(c.buf)-c.read < min(len(p), copyChunk) && !c.ended {
 		if len(c.rows) == 0 {
@@ -114,10 +115,33 @@ func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {
 	b = appendText(appendText(b, string(r.Exchange[:])), string(writer[:])) // a UUID is its bytes
 	b = appendText(appendText(b, r.Model), r.UpstreamModel)
 	b = appendText(appendText(b, string(r.Operation)), string(r.Status))
-	return appendTags(b, r.Tags)
+	b = appendTags(b, r.Tags)
+	if r.Priced() {
+		b = appendInt64(appendInt64(b, r.CostNanoUSD), r.PriceVersion)
+	} else {
+		b = appendNull(appendNull(b))
+	}
+	return appendDetails(b, &r.Details)
 }
 
-// appendTags writes an object of jsonb, whose binary form is its text behind the number of the format; null if there are no tags. The last of one name counts.
+// appendDetails writes an object of jsonb, null where there is nothing to say.
+func appendDetails(b []byte, d *usage.Details) []byte {
+	if *d == (usage.Details{}) {
+		return appendNull(b)
+	}
+	return appendJSON(b, d)
+}
+
+// appendJSON writes a value of jsonb, whose binary form is its text behind the number of the format.
+func appendJSON(b []byte, v any) []byte {
+	encoded, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // texts and numbers cannot fail
+	}
+	return appendText(b, "\x01"+string(encoded))
+}
+
+// appendTags writes an object of jsonb, null if there are no tags. The last of one name counts.
 func appendTags(b []byte, tags []policy.Tag) []byte {
 	if len(tags) == 0 {
 		return appendNull(b)
@@ -126,11 +150,7 @@ func appendTags(b []byte, tags []policy.Tag) []byte {
 	for _, t := range tags {
 		object[text(t.Name)] = text(t.Value)
 	}
-	encoded, err := json.Marshal(object)
-	if err != nil {
-		panic(err) // texts cannot fail
-	}
-	return appendText(b, "\x01"+string(encoded))
+	return appendJSON(b, object)
 }
 
 // Each value goes after its length in bytes; null has the length -1.

@@ -129,7 +129,7 @@ func TestARefusedLateLineLeavesTheUnresolvedRow(t *testing.T) {
 	mustResolve(t, s, unresolved(bad), unresolved(good))
 	mustPost(t, s, batch(uuid.New(), 0, bad, good))
 	wantStatuses(t, s, map[string]int64{"ok": 1, "unresolved": 1})
-	wantSums(t, s, numbers{Requests: 2, Tokens: 120 + 390})
+	wantSums(t, s, numbers{Requests: 2, Tokens: 120 + 390, Cost: 500})
 	wantDeadLetters(t, s, told, 1)
 }
 

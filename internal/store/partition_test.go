@@ -112,7 +112,7 @@ func TestManyRowsOfTheDefaultPartitionMove(t *testing.T) {
 	}
 	day := noon().AddDate(0, 2, 0)
 	exec(t, s, `insert into weir.usage (`+strings.Join(usageColumns(), ", ")+`)
-		select $1::timestamptz + i * interval '1 ms', 1, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1, i, 200, 1, 1, 1, false, false, gen_random_uuid(), gen_random_uuid(), 'm', 'm', 'chat', 'ok', null
+		select $1::timestamptz + i * interval '1 ms', 1, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1, i, 200, 1, 1, 1, false, false, gen_random_uuid(), gen_random_uuid(), 'm', 'm', 'chat', 'ok', null, null, null, null
 		from generate_series(1, 20000) i`, day)
 	hasty := mustOpen(t, dsn+"&statement_timeout=20", Options{})
 	if err := hasty.ensurePartition(t.Context(), day.Truncate(24*time.Hour)); err != nil {

@@ -120,7 +120,7 @@ func filled(t *testing.T, rows int) (*Store, time.Time) {
 		exec(t, s, `insert into weir.usage (`+strings.Join(usageColumns(), ", ")+`)
 			select ts, k % 50 + 1, k + 1, k % 4 + 1, 100, 0, 10, 0, 100, 10, 1000, 1000, i, 200, 1, 100, 1000, true, false,
 				(lpad(to_hex((extract(epoch from ts) * 1000)::bigint), 12, '0') || '7' || right(md5(i::text || $1::text), 3) || 'a' || right(md5(i::text || 'x' || $1::text), 15))::uuid,
-				'00000000-0000-0000-0000-000000000001', 'model-' || k % 8, 'up', 'chat', 'ok', null
+				'00000000-0000-0000-0000-000000000001', 'model-' || k % 8, 'up', 'chat', 'ok', null, null, null, null
 			from (select i, i * 7919 % 1000 as k, date_trunc('milliseconds', $1::timestamptz + i * interval '1 day' / $2::int) as ts from generate_series(0, $2::int - 1) i) r`,
 			begin.AddDate(0, 0, d), rows/30)
 	}

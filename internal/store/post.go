@@ -105,9 +105,14 @@ func bounded(r usage.Record) usage.Record {
 		r.Time = time.Unix(0, 0)
 	}
 	r.Time = r.Time.UTC().Truncate(time.Microsecond)
-	for _, n := range []*int64{&r.Input, &r.CachedInput, &r.Output, &r.Reasoning, &r.BilledInput, &r.BilledOutput, &r.RequestBytes, &r.ResponseBytes} {
+	d := &r.Details
+	for _, n := range []*int64{
+		&r.Input, &r.CachedInput, &r.Output, &r.Reasoning, &d.CacheWrite, &d.AudioInput, &d.ImageInput, &d.AudioOutput, &d.ImageOutput,
+		&r.BilledInput, &r.BilledOutput, &r.RequestBytes, &r.ResponseBytes,
+	} {
 		*n = min(max(*n, 0), maxCount)
 	}
+	r.CostNanoUSD = min(max(r.CostNanoUSD, 0), usage.MaxCost)
 	for _, n := range []*int{&r.HTTPStatus, &r.Attempts} {
 		*n = min(max(*n, 0), math.MaxInt32)
 	}

@@ -104,9 +104,11 @@ func TestPostWritesRowSumsAndPosition(t *testing.T) {
 	writer := uuid.New()
 	wantPosition(t, s, writer, 0)
 	r := record(t, noon())
+	r.Details = usage.Details{CacheWrite: 7, AudioOutput: 3}
+	r.Cost = usage.Cost{CostNanoUSD: 12_345, PriceVersion: 6}
 	mustPost(t, s, batch(writer, 0, r))
 	wantPosition(t, s, writer, 1)
-	wantSums(t, s, numbers{Requests: 1, Tokens: 120})
+	wantSums(t, s, numbers{Requests: 1, Tokens: 120, Cost: 12_345})
 	rows, err := s.Usage(t.Context(), UsageFilter{})
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +116,7 @@ func TestPostWritesRowSumsAndPosition(t *testing.T) {
 	want := []UsageRow{{
 		Exchange: r.Exchange, Time: r.Time, TenantID: 1, Tenant: "default", KeyID: 2, ChannelID: 3, Model: "gpt-5", UpstreamModel: "gpt-5-2026",
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 1, Stream: true, Input: 100, CachedInput: 40, Output: 20, Reasoning: 5,
-		Billed:       r.Billed,
+		Billed: r.Billed, CostNanoUSD: new(int64(12_345)), PriceVersion: new(int64(6)), Details: usage.Details{CacheWrite: 7, AudioOutput: 3},
 		RequestBytes: 1000, ResponseBytes: 2000, FirstByteMS: new(int64(150)), DurationMS: 1500,
 	}}
 	if diff := cmp.Diff(rows, want); diff != "" {
@@ -296,6 +298,10 @@ func TestSumsEqualRowsWhateverIsPosted(t *testing.T) {
 				r.Tokens = usage.Tokens{Input: rnd.Int64N(5000), Output: rnd.Int64N(900)}
 				want.Requests++
 				want.Tokens += r.Input + r.Output
+				if r.Cost = (usage.Cost{}); rnd.IntN(4) > 0 {
+					r.Cost = usage.Cost{CostNanoUSD: rnd.Int64N(1e9), PriceVersion: 1}
+					want.Cost += r.CostNanoUSD
+				}
 				b = append(b, r)
 			}
 			records = append(records, b)
@@ -341,8 +347,9 @@ func wantTheSame(t *testing.T, s *Store) {
 	if n := query[int64](t, s, `select count(*) from ((`+rows+` except `+sums+`) union all (`+sums+` except `+rows+`)) d`); n != 0 {
 		t.Errorf("%d groups differ between rows and hourly sums", n)
 	}
-	const balances = `select tenant_id, key_id, requests, tokens from weir.balance`
-	const keys = `select tenant_id, key_id, count(*) as requests, sum(input_tokens + output_tokens) as tokens from weir.usage group by 1, 2`
+	const balances = `select tenant_id, key_id, requests, tokens, cost_nanousd from weir.balance`
+	const keys = `select tenant_id, key_id, count(*) as requests, sum(input_tokens + output_tokens) as tokens,
+		coalesce(sum(cost_nanousd), 0) as cost_nanousd from weir.usage group by 1, 2`
 	if n := query[int64](t, s, `select count(*) from ((`+keys+` except `+balances+`) union all (`+balances+` except `+keys+`)) d`); n != 0 {
 		t.Errorf("%d keys differ between rows and balances", n)
 	}

@@ -22,6 +22,7 @@ func unresolved(r usage.Record) usage.Record {
 	return usage.Record{
 		Exchange: r.Exchange, Time: r.Time, Tenant: r.Tenant, Key: r.Key, Model: r.Model, Operation: r.Operation, Stream: r.Stream,
 		Status: usage.StatusUnresolved, Estimated: true, Tokens: usage.Tokens{Input: 90, Output: 300}, Billed: usage.Billed{BilledInput: 90}, RequestBytes: r.RequestBytes, FirstByte: -1,
+		Cost: usage.Cost{CostNanoUSD: 500, PriceVersion: 6},
 	}
 }
 
@@ -76,7 +77,7 @@ func TestResolveWritesOneRowHoweverOften(t *testing.T) {
 		}
 	}
 	wantStatuses(t, s, map[string]int64{"unresolved": 1})
-	wantSums(t, s, numbers{Requests: 1, Tokens: 390})
+	wantSums(t, s, numbers{Requests: 1, Tokens: 390, Cost: 500})
 	rows, err := s.Usage(t.Context(), UsageFilter{Exchange: r.Exchange})
 	if err != nil || len(rows) != 1 || rows[0].Status != "unresolved" || !rows[0].Estimated || rows[0].Output != 300 || rows[0].ChannelID != 0 {
 		t.Errorf("rows = %+v, %v", rows, err)
@@ -89,7 +90,7 @@ func TestResolveLeavesExchangesAloneThatHaveARow(t *testing.T) {
 	mustPost(t, s, batch(uuid.New(), 0, done))
 	mustResolve(t, s, unresolved(done), unresolved(open))
 	wantStatuses(t, s, map[string]int64{"ok": 1, "unresolved": 1})
-	wantSums(t, s, numbers{Requests: 2, Tokens: 120 + 390})
+	wantSums(t, s, numbers{Requests: 2, Tokens: 120 + 390, Cost: 500})
 }
 
 func TestResolveTakesOnlyWhatIsUnresolved(t *testing.T) {

@@ -49,7 +49,11 @@ func (t *total) add(r *usage.Record) {
 	if r.Estimated {
 		t.estimated++
 	}
-	t.unpriced++ // a record carries no cost
+	if r.Priced() {
+		t.cost += r.CostNanoUSD
+	} else {
+		t.unpriced++
+	}
 	t.tokens.Input += r.Input
 	t.tokens.CachedInput += r.CachedInput
 	t.tokens.Output += r.Output

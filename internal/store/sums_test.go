@@ -25,6 +25,7 @@ func mixed(n int) []usage.Record {
 			Time: time.Unix(0, 0).Add(time.Duration(random.Int64N(int64(3*time.Hour))) - 2*time.Hour), Tenant: policy.TenantID(key % 2), Key: policy.KeyID(key),
 			Channel: policy.ChannelID(random.IntN(2)), Model: "m" + strconv.Itoa(random.IntN(3)), Estimated: i%3 == 0,
 			Tokens: usage.Tokens{Input: int64(i), CachedInput: 1, Output: int64(2 * i), Reasoning: 2}, Billed: usage.Billed{BilledInput: int64(i) / 2, BilledOutput: int64(i)}, RequestBytes: 10, ResponseBytes: 20, Seq: int64(i),
+			Cost: usage.Cost{CostNanoUSD: int64(7 * i), PriceVersion: int64(i % 2)},
 		}
 	}
 	return rows

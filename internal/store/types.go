@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/weir-proxy/weir/internal/prices"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
 )
@@ -65,6 +66,7 @@ type Configuration struct {
 	Tenants  []Tenant
 	Keys     []Key
 	Channels []Channel
+	Prices   prices.Version // in force
 
 	Limits []RateLimit
 
@@ -87,7 +89,9 @@ type UsageRow struct {
 	Input, CachedInput   int64
 	Output, Reasoning    int64
 	usage.Billed
+	usage.Details
 	CostNanoUSD                 *int64 // nil: not priced
+	PriceVersion                *int64 // nil: not priced
 	RequestBytes, ResponseBytes int64
 	FirstByteMS                 *int64 // nil: nothing was answered
 	DurationMS                  int64

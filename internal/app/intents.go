@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/weir-proxy/weir/internal/costs"
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"
 )
@@ -18,6 +19,7 @@ type books struct {
 	intents *usage.Intents
 	shipper *usage.Shipper
 	limits  limits
+	costs   *costs.Book
 }
 
 // openBooks opens the journal and goes on with what an earlier processor left in it.
@@ -32,10 +34,10 @@ func (p *processor) openBooks(ctx context.Context) error {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	p.log.Info("journal opened", "open_intents", recovered.Open, "damage", len(recovered.Damage))
-	guess := usage.NewEstimator()
+	reckoning := usage.Reckoning{Estimator: usage.NewEstimator(), Pricer: p.books.costs}
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
-		Journal: j, Book: p.store, Estimator: guess, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
+		Journal: j, Book: p.store, Reckoning: reckoning, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
 		Listeners: []usage.Listener{&p.books.limits},
 		Logger:    p.log, Registerer: p.registry,
 	})
@@ -48,7 +50,7 @@ func (p *processor) openBooks(ctx context.Context) error {
 		OnAttempt:     p.attempt,
 		Spool:         p.spool,
 		Intents:       p.books.intents,
-		Estimator:     guess,
+		Reckoning:     reckoning,
 		Logger:        p.log,
 		Registerer:    p.registry,
 		Clock:         p.cfg.Clock,

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/prices"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"
@@ -54,6 +55,9 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 	for {
 		err := p.store.Migrate(ctx)
 		if err == nil {
+			err = p.store.RegisterPrices(ctx, prices.EmbeddedList())
+		}
+		if err == nil {
 			p.life.connected.Store(true)
 			if said != "" {
 				p.log.Info("the database is there", "after", time.Since(began).Round(time.Millisecond))
@@ -63,7 +67,7 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // an end that was asked for is no failure
 		}
-		err = fmt.Errorf("migrate database: %w", err)
+		err = fmt.Errorf("prepare database: %w", err)
 		if hint, yes := store.Permanent(err); yes {
 			return hinted{err, hint}
 		}

@@ -97,6 +97,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	if err := p.openLimits(); err != nil {
 		return nil, err
 	}
+	p.books.costs = p.newCosts()
 	p.engine = policy.New(policy.Options{
 		Clock:           cfg.Clock,
 		Accountants:     []policy.Accountant{p.books.limits.limiter},
@@ -105,6 +106,8 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		Health:          p.cooldowns,
 		Gate:            p.spool.Denial,
 		Judge:           p.plugins.Judge,
+		Estimate:        p.books.costs.Estimate,
+		Exact:           p.books.costs.Exact,
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})

@@ -53,6 +53,9 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	if err := p.xds.Set(ctx, channels); err != nil {
 		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
 	}
+	if err := p.price(ctx, c); err != nil {
+		return err
+	}
 	if err := p.attach(ctx, c); err != nil {
 		return err
 	}
@@ -65,7 +68,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	p.seen.keys.Store(int64(len(c.Keys)))
 	p.seen.channels.Store(int64(len(c.Channels)))
 	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels),
-		"attachments", len(c.Attachments))
+		"attachments", len(c.Attachments), "price_version", c.Prices.ID)
 	return nil
 }
 

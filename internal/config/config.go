@@ -147,9 +147,19 @@ const (
 	Refuse CutOff = "refuse" // it refuses what has a limit
 )
 
-// Limits says how rates are held that processors share.
+// Unpriced says what becomes of a request for a model of which no price is known.
+type Unpriced string
+
+// The values of limits.unpriced.
+const (
+	AllowUnpriced  Unpriced = "allow"  // it is served unless its key or tenant has a budget; its row has no cost
+	RefuseUnpriced Unpriced = "refuse" // it is refused
+)
+
+// Limits says what holds where Postgres has no answer: how rates are held that processors share, and what has no price.
 type Limits struct {
-	CutOff CutOff `yaml:"cut_off"`
+	CutOff   CutOff   `yaml:"cut_off"`
+	Unpriced Unpriced `yaml:"unpriced"` // requests for models without a price
 }
 
 // Plugins says how policies in WebAssembly are run.
@@ -196,7 +206,7 @@ func Default() Config {
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
 		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
-		Limits:   Limits{CutOff: GoOn},
+		Limits:   Limits{CutOff: GoOn, Unpriced: AllowUnpriced},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
 	}
 }

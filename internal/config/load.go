@@ -213,6 +213,8 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		d.complain(n, key, oneOf(text, p, LogFile, LogGRPC))
 	case *CutOff:
 		d.complain(n, key, oneOf(text, p, GoOn, Refuse))
+	case *Unpriced:
+		d.complain(n, key, oneOf(text, p, AllowUnpriced, RefuseUnpriced))
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:

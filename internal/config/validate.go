@@ -119,6 +119,9 @@ func (c Config) Validate() error {
 		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)
 	}
 	v.usageLog(c.Usage.Log)
+	if c.Limits.Unpriced != AllowUnpriced && c.Limits.Unpriced != RefuseUnpriced {
+		v.add("limits.unpriced", "must be %s or %s", AllowUnpriced, RefuseUnpriced)
+	}
 	v.plugins(c.Plugins)
 	if c.Limits.CutOff != GoOn && c.Limits.CutOff != Refuse {
 		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)

@@ -261,6 +261,37 @@ func (c *Client) TestChannel(ctx context.Context, ref string) (ChannelTest, erro
 	return send[ChannelTest](ctx, c, http.MethodPost, pathOf("channel", ref)+"/test", nil)
 }
 
+// Prices returns the prices of all models whose name has a text in it; with own only those of the deployment's own.
+func (c *Client) Prices(ctx context.Context, text string, own bool) ([]Price, error) {
+	q := url.Values{"limit": {strconv.Itoa(maxLimit)}}
+	if text != "" {
+		q.Set("q", text)
+	}
+	if own {
+		q.Set("own", "true")
+	}
+	return pages[Price](ctx, c, "/api/v1/prices", q, 0)
+}
+
+// Price returns the price that a model has by a version of the prices; with zero, by those in force.
+func (c *Client) Price(ctx context.Context, model string, version int64) (Price, error) {
+	path := pathOf("price", model)
+	if version != 0 {
+		path += "?version=" + strconv.FormatInt(version, 10)
+	}
+	return get[Price](ctx, c, path)
+}
+
+// SetPrice makes rates the whole of a model's price.
+func (c *Client) SetPrice(ctx context.Context, model string, p NewPrice) (Price, error) {
+	return send[Price](ctx, c, http.MethodPut, pathOf("price", model), p)
+}
+
+// DeletePrice deletes the deployment's own price of a model.
+func (c *Client) DeletePrice(ctx context.Context, model string) error {
+	return c.do(ctx, http.MethodDelete, pathOf("price", model), nil, nil)
+}
+
 // UsageQuery selects rows of usage. Zero fields do not restrict.
 type UsageQuery struct {
 	Since, Until         time.Time

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/weir-proxy/weir/internal/prices"
 	"github.com/weir-proxy/weir/internal/store"
 )
 
@@ -61,6 +62,13 @@ type UsageReader interface {
 	SumUsage(ctx context.Context, f store.UsageFilter, by []string) ([]store.UsageSum, error)
 }
 
+// PriceStore keeps the prices of each version, and the deployment's own.
+type PriceStore interface {
+	PriceTable(ctx context.Context, version int64) (t *prices.Table, id int64, err error)
+	SetPrice(ctx context.Context, model string, rows []prices.Row) ([]prices.Row, error)
+	DeletePrice(ctx context.Context, model string) error
+}
+
 // PluginStore keeps plugins and their versions.
 type PluginStore interface {
 	Plugins(ctx context.Context) ([]store.Plugin, error)
@@ -96,6 +104,7 @@ type Store interface {
 	AttachmentReader
 	AttachmentWriter
 	LimitStore
+	PriceStore
 	UsageReader
 }
 
@@ -175,6 +184,11 @@ func (a *api) routes() []route {
 		{"PATCH", "/api/v1/channels/{ref}", a.changeChannel},
 		{"DELETE", "/api/v1/channels/{ref}", a.deleteChannel},
 		{"POST", "/api/v1/channels/{ref}/test", a.testChannel},
+
+		{"GET", "/api/v1/prices", a.listPrices},
+		{"GET", "/api/v1/prices/{model}", a.showPrice},
+		{"PUT", "/api/v1/prices/{model}", a.setPrice},
+		{"DELETE", "/api/v1/prices/{model}", a.deletePrice},
 
 		{"GET", "/api/v1/plugins", a.listPlugins},
 		{"GET", "/api/v1/plugins/{ref}", a.showPlugin},

@@ -102,6 +102,7 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	key := keys(t, c, tenant)
 	channel := channels(t, c, provider.URL+"/v1")
 	usages(t, s, c, key, channel)
+	prices(t, c)
 	plugins(t, c, tenant)
 	limits(t, c, key)
 	if _, err := c.Doctor(ctx); err != nil {
@@ -301,8 +302,9 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 	record := usage.Record{
 		Tenant: policy.TenantID(k.TenantID), Key: policy.KeyID(k.ID), Channel: policy.ChannelID(ch.ID), Model: "m", UpstreamModel: "up",
 		Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true,
-		Tokens:       usage.Tokens{Input: 100, CachedInput: 20, Output: 50, Reasoning: 10},
+		Tokens:       usage.Tokens{Input: 100, CachedInput: 20, Output: 50, Reasoning: 10, Details: usage.Details{CacheWrite: 3}},
 		Billed:       usage.Billed{BilledInput: 90, BilledOutput: 40},
+		Cost:         usage.Cost{CostNanoUSD: 1234, PriceVersion: 7},
 		RequestBytes: 1000, ResponseBytes: 2000, FirstByte: 30 * time.Millisecond, Duration: 400 * time.Millisecond,
 	}
 	lost := usage.Record{
@@ -323,7 +325,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 		Operation: "chat", Status: "ok", HTTPStatus: 200, Attempts: 2, Stream: true,
 		InputTokens: 100, CachedInputTokens: 20, OutputTokens: 50, ReasoningTokens: 10, BilledInput: 90, BilledOutput: 40, RequestBytes: 1000, ResponseBytes: 2000,
 		FirstByteMS: &firstByte, DurationMS: 400,
-		Tags: map[string]string{},
+		Tags: map[string]string{}, CostNanoUSD: new(int64(1234)), PriceVersion: new(int64(7)), TokenDetails: usage.Details{CacheWrite: 3},
 	}
 	if diff := cmp.Diff(rows[0], want); diff != "" {
 		t.Errorf("row (-got +want):\n%s", diff)
@@ -340,7 +342,7 @@ func usages(t *testing.T, s *admintest.Server, c *admin.Client, k admin.Key, ch 
 	sums, err := c.SumUsage(ctx, admin.UsageQuery{Key: fmt.Sprint(k.ID)}, []string{"model"})
 	slices.SortFunc(sums, func(a, b admin.UsageSum) int { return strings.Compare(a.Group["model"], b.Group["model"]) })
 	wantSums := []admin.UsageSum{
-		{Group: map[string]string{"model": "m"}, Requests: 3, InputTokens: 300, CachedInputTokens: 60, OutputTokens: 150, ReasoningTokens: 30, BilledInput: 270, BilledOutput: 120, Unpriced: 3},
+		{Group: map[string]string{"model": "m"}, Requests: 3, InputTokens: 300, CachedInputTokens: 60, OutputTokens: 150, ReasoningTokens: 30, BilledInput: 270, BilledOutput: 120, CostNanoUSD: new(int64(3702))},
 		{Group: map[string]string{"model": "n"}, Requests: 1, Estimated: 1, Unpriced: 1},
 	}
 	if diff := cmp.Diff(sums, wantSums); err != nil || diff != "" {

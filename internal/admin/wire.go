@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/usage"
 )
 
 // List is the answer to every request for several things.
@@ -189,7 +191,9 @@ type UsageRow struct {
 	ReasoningTokens   int64             `json:"reasoning_tokens"`
 	BilledInput       int64             `json:"billed_input_tokens"`  // of input_tokens; prices go by these
 	BilledOutput      int64             `json:"billed_output_tokens"` // of output_tokens
+	TokenDetails      usage.Details     `json:"token_details"`        // further parts of the tokens, those that are not zero
 	CostNanoUSD       *int64            `json:"cost_nanousd"`         // null when unpriced
+	PriceVersion      *int64            `json:"price_version"`        // that the cost rests on; null when unpriced
 	RequestBytes      int64             `json:"request_bytes"`
 	ResponseBytes     int64             `json:"response_bytes"`
 	FirstByteMS       *int64            `json:"first_byte_ms"` // null when nothing was answered

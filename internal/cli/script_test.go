@@ -102,7 +102,7 @@ func TestScripts(t *testing.T) {
 
 type storeKey struct{}
 
-// used KEY CHANNEL MODEL N posts N rows of usage.
+// used KEY CHANNEL MODEL N posts N rows of usage. Those of gpt-4o have a cost, all others none.
 func used(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 4 {
 		ts.Fatalf("usage: used KEY CHANNEL MODEL N")
@@ -121,6 +121,9 @@ func used(ts *testscript.TestScript, neg bool, args []string) {
 			Tenant: k.Tenant, Key: k.ID, Channel: ch.ID, Model: strings.ReplaceAll(args[2], `\e`, "\x1b"), UpstreamModel: "up", Operation: policy.OpChat,
 			Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1, Tokens: usage.Tokens{Input: 100, CachedInput: 20, Output: 50, Reasoning: 10},
 			FirstByte: 30 * time.Millisecond, Duration: 400 * time.Millisecond,
+		}
+		if args[2] == "gpt-4o" {
+			records[i].Cost = usage.Cost{CostNanoUSD: 1_234_500, PriceVersion: 5}
 		}
 	}
 	ts.Check(admintest.PostUsage(ctx, s, records...))

@@ -53,8 +53,8 @@ var layers = map[string]layer{
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
-	"internal/admin":           {[]string{"policy", "policy/limit", "usage", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
-	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/store", "internal/postgres/pgtest", "plugins/host", "plugins/proxywasm"}, "it serves tests"},
+	"internal/admin":           {[]string{"policy", "policy/limit", "usage", "internal/prices", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
+	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/prices", "internal/store", "internal/postgres/pgtest", "plugins/host", "plugins/proxywasm"}, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {

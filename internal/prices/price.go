@@ -139,3 +139,30 @@ func (p *Price) validate() error {
 	}
 	return nil
 }
+
+// Rows returns the price as rows in which nothing is missing: the standard price, its tiers, then those of other services.
+func (p *Price) Rows() []Row {
+	var rows []Row
+	add := func(service string, above int64, r *Rates) {
+		n := *r // what is given away cannot be changed through the rows
+		rows = append(rows, Row{
+			Model: p.Model, Service: service, Above: above,
+			Input: &n.Input, CachedInput: &n.CachedInput, CacheWrite: &n.CacheWrite, Output: &n.Output, Reasoning: &n.Reasoning,
+			AudioInput: &n.AudioInput, AudioOutput: &n.AudioOutput, ImageInput: &n.ImageInput, ImageOutput: &n.ImageOutput,
+		})
+	}
+	for _, s := range []struct {
+		name string
+		*Schedule
+	}{{"", &p.Schedule}, {"flex", p.Flex}, {"priority", p.Priority}} {
+		if s.Schedule == nil {
+			continue
+		}
+		add(s.name, 0, &s.Rates)
+		for i := range s.Tiers {
+			add(s.name, s.Tiers[i].Above, &s.Tiers[i].Rates)
+		}
+	}
+	rows[0].MaxInput, rows[0].MaxOutput = p.MaxInput, p.MaxOutput
+	return rows
+}

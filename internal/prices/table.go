@@ -115,6 +115,9 @@ func (t *Table) named(model string) *Price {
 	return nil
 }
 
+// Get returns the price of a name, or of a pattern by its text; nil if that itself has none.
+func (t *Table) Get(model string) *Price { return t.find(model) }
+
 func (t *Table) find(model string) *Price {
 	if p := t.own[model]; p != nil {
 		return p

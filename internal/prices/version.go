@@ -29,5 +29,8 @@ func (v *Version) Apply(list *Table) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list.With("own", own)
+	return list.With(Own, own)
 }
+
+// Own is the Version of prices that are not of a list.
+const Own = "own"

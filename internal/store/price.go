@@ -57,6 +57,36 @@ func (s *Store) PriceVersion(ctx context.Context, id int64) (prices.Version, err
 	return v, nil
 }
 
+// PriceTable returns the prices of a version, or with zero those in force, and which version that is. Before any processor was there it is the list of this program, with
+// the version zero.
+func (s *Store) PriceTable(ctx context.Context, id int64) (*prices.Table, int64, error) {
+	var v prices.Version
+	var err error
+	if id != 0 {
+		v, err = s.PriceVersion(ctx, id)
+	} else {
+		v, err = pricesInForce(ctx, s.pool)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	list := prices.Embedded()
+	if v.ID != 0 && v.List != prices.HashList(prices.EmbeddedList()) {
+		text, err := s.PriceList(ctx, v.List)
+		if err != nil {
+			return nil, 0, err
+		}
+		if list, err = prices.Parse(text); err != nil {
+			return nil, 0, fmt.Errorf("list of prices %x: %w", v.List[:4], err)
+		}
+	}
+	table, err := v.Apply(list)
+	if err != nil {
+		return nil, 0, fmt.Errorf("version %d of the prices: %w", v.ID, err)
+	}
+	return table, v.ID, nil
+}
+
 const selectPriceVersion = `select v.id, l.hash, v.own from weir.price_version v join weir.price_list l on l.id = v.list_id `
 
 func scanPriceVersion(row pgx.CollectableRow) (v prices.Version, err error) {

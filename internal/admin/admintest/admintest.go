@@ -18,6 +18,7 @@ import (
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/postgres/pgtest"
+	"github.com/weir-proxy/weir/internal/prices"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
 	"github.com/weir-proxy/weir/plugins/proxywasm"
@@ -59,6 +60,9 @@ func start(t testing.TB, dsn string, key []byte, change func(*admin.Options), wr
 	}
 	t.Cleanup(s.Close)
 	if err := s.Migrate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RegisterPrices(ctx, prices.EmbeddedList()); err != nil {
 		t.Fatal(err)
 	}
 	o := admin.Options{

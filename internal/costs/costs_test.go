@@ -316,3 +316,45 @@ func BenchmarkEstimate(b *testing.B) {
 		})
 	}
 }
+
+// admit decides on one request as the engine does, with or without an estimate.
+func admit(b *testing.B, k *Book, body []byte) {
+	b.Helper()
+	o := policy.Options{}
+	if k != nil {
+		o.Estimate, o.Exact = k.Estimate, k.Exact
+	}
+	e := policy.New(o)
+	s, err := policy.NewSnapshot(policy.SnapshotData{
+		Tenants: []policy.Tenant{{ID: 1, Name: "t"}}, Keys: []policy.Key{{ID: 1, Tenant: 1, Hash: policy.HashKey("sk-1")}},
+		Channels: []policy.Channel{{ID: 1, Name: "c", Weight: 1, Models: []policy.Model{{Name: "gpt-4o"}}}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.SetSnapshot(s)
+	h := &policy.Head{Method: "POST", Path: "/v1/chat/completions", Authorization: "Bearer sk-1"}
+	b.ReportAllocs()
+	for b.Loop() {
+		x, _, denial := e.Begin(h)
+		if denial == nil {
+			_, denial = x.Admit(body)
+		}
+		if denial != nil {
+			b.Fatal(denial)
+		}
+	}
+}
+
+// BenchmarkAdmission is what the estimate adds to a decision.
+func BenchmarkAdmission(b *testing.B) {
+	k := NewBook(Options{})
+	if err := k.Set(b.Context(), at(3)); err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []int{1000, 72_000} {
+		body := []byte(`{"model":"gpt-4o","messages":[{"role":"user","content":"` + strings.Repeat(`The weir keeps the level, \"more or less\", and measures it.\n`, size/62) + `"}]}`)
+		b.Run(fmt.Sprintf("plain-%dB", size), func(b *testing.B) { admit(b, nil, body) })
+		b.Run(fmt.Sprintf("estimated-%dB", size), func(b *testing.B) { admit(b, k, body) })
+	}
+}

@@ -32,14 +32,15 @@ type Demand struct {
 	Model    string   // as authorised, after any policy had its say
 	Estimate Estimate // an upper bound; from the first Exact on what that returned
 
-	exact func() Estimate // nil: there is nothing more exact, or Estimate is it
+	exact    func(*Question) Estimate // nil: there is nothing more exact, or Estimate is it
+	question *Question
 }
 
 // Exact counts what can be counted, and returns an estimate that is no higher than Estimate was, nor lower than what the exchange may use. Estimate is the same from
 // then on, also for the accountants that come after.
 func (d *Demand) Exact() Estimate {
 	if d.exact != nil {
-		d.Estimate, d.exact = d.exact(), nil
+		d.Estimate, d.exact = d.exact(d.question), nil
 	}
 	return d.Estimate
 }
@@ -63,17 +64,20 @@ func (x *Exchange) reserve(g *grant, req *request, body []byte, choices []Choice
 	if e.estimate == nil && len(e.accountants) == 0 {
 		return Estimate{}, nil, nil
 	}
-	q := x.question(g, req, body)
-	q.Choices = choices
-	d := &Demand{Exchange: x.ID, Time: e.clock(), Tenant: &g.tenant, Key: &g.key, Model: req.model}
+	both := &struct { // one allocation
+		Question
+		Demand
+	}{
+		x.question(g, req, body),
+		Demand{Exchange: x.ID, Time: e.clock(), Tenant: &g.tenant, Key: &g.key, Model: req.model, exact: e.exact},
+	}
+	q, d := &both.Question, &both.Demand
+	q.Choices, d.question = choices, q
 	if e.estimate != nil {
 		var denial *Denial
 		if d.Estimate, denial = e.estimate(q); denial != nil {
 			return Estimate{}, nil, denial
 		}
-	}
-	if e.exact != nil {
-		d.exact = func() Estimate { return e.exact(q) }
 	}
 	var inform []Header
 	for i, a := range e.accountants {

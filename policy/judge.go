@@ -50,7 +50,7 @@ type Question struct {
 	// StripUsage is for [Judge.Watch]: the gateway has asked for the chunk with the usage, and the client must not see it.
 	StripUsage bool
 
-	// Channels returns the names of the channels that may serve a model to this key, best first.
+	// Channels, for judges alone, returns the names of the channels that may serve a model to this key, best first.
 	Channels func(model string) []string
 }
 

@@ -7,7 +7,7 @@ import "slices"
 // judged goes on with a request whose body has been read, and which a judge has a say in. What counts is the model that the judge leaves: the client may
 // have asked for an alias that only the judge knows.
 func (x *Exchange) judged(g *grant, req request, body []byte) (*Admission, *Denial) {
-	ruling, denial := x.judge.Request(x.question(g, &req, body))
+	ruling, denial := x.judge.Request(x.questionOf(g, &req, body))
 	if denial != nil {
 		return nil, denial
 	}
@@ -51,18 +51,24 @@ func (x *Exchange) obey(g *grant, req request, body []byte, ruling *Ruling) (*Ad
 	}
 	a.Set, a.Remove = ruling.Set, ruling.Remove
 	if x.judge.Watches() {
-		q := x.question(g, &req, body)
+		q := x.questionOf(g, &req, body)
 		q.StripUsage = a.StripUsage
 		a.Watch, a.StripUsage = x.judge.Watch(q), false
 	}
 	return a, nil
 }
 
-func (x *Exchange) question(g *grant, req *request, body []byte) *Question {
-	return &Question{
+// questionOf returns what a judge is shown.
+func (x *Exchange) questionOf(g *grant, req *request, body []byte) *Question {
+	q := x.question(g, req, body)
+	q.Channels = func(model string) []string { return x.offered(g, model) }
+	return &q
+}
+
+func (x *Exchange) question(g *grant, req *request, body []byte) Question {
+	return Question{
 		Exchange: x.ID, Tenant: &g.tenant, Key: &g.key, Address: x.address, Headers: x.headers, Path: x.path,
 		Operation: x.operation, Model: req.model, Stream: req.stream, Service: req.service, Body: body,
-		Channels: func(model string) []string { return x.offered(g, model) },
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 type Estimate struct {
 	Input  int64 // tokens, most probably
 	Most   int64 // tokens of input at most; never below Input
-	Output int64 // tokens of output at most, of all answers together
+	Output int64 // tokens of output at most, of all answers together: as the request limits it, else as the model does
+	Asked  int64 // Output if the request limits it; zero if it does not, and most answers are shorter
 	Cost   int64 // nano-dollars at most
 	Price  int64 // the version of the prices that Cost rests on; zero: no price is known
 }

@@ -13,16 +13,16 @@ import (
 
 // Price is what the tokens of a model cost.
 type Price struct {
-	Model     string  `json:"model"`   // the name or the pattern that the price is for
-	From      string  `json:"from"`    // "own", or the name of the list
-	Version   int64   `json:"version"` // of the prices
-	MaxInput  int64   `json:"max_input,omitempty"`
-	MaxOutput int64   `json:"max_output,omitempty"`
-	Rates     []Rates `json:"rates"` // the standard ones, their tiers, then those of other services
+	Model     string       `json:"model"`   // the name or the pattern that the price is for
+	From      string       `json:"from"`    // "own", or the name of the list
+	Version   int64        `json:"version"` // of the prices
+	MaxInput  int64        `json:"max_input,omitempty"`
+	MaxOutput int64        `json:"max_output,omitempty"`
+	Rates     []PriceRates `json:"rates"` // the standard ones, their tiers, then those of other services
 }
 
-// Rates are nano-dollars for a million tokens. What is nil costs as much as the input or the output that it is a part of.
-type Rates struct {
+// PriceRates are nano-dollars for a million tokens. What is nil costs as much as the input or the output that it is a part of.
+type PriceRates struct {
 	Service     string `json:"service,omitempty"` // empty, flex or priority
 	Above       int64  `json:"above,omitempty"`   // tokens of input, from which on the rates are for the whole request
 	Input       *int64 `json:"input"`
@@ -38,15 +38,15 @@ type Rates struct {
 
 // NewPrice is the whole price of a model.
 type NewPrice struct {
-	MaxInput  int64   `json:"max_input,omitempty"`
-	MaxOutput int64   `json:"max_output,omitempty"`
-	Rates     []Rates `json:"rates"`
+	MaxInput  int64        `json:"max_input,omitempty"`
+	MaxOutput int64        `json:"max_output,omitempty"`
+	Rates     []PriceRates `json:"rates"`
 }
 
 func priceOf(p *prices.Price, version int64) Price {
 	out := Price{Model: p.Model, From: p.Version, Version: version, MaxInput: p.MaxInput, MaxOutput: p.MaxOutput}
 	for _, r := range p.Rows() {
-		out.Rates = append(out.Rates, Rates{
+		out.Rates = append(out.Rates, PriceRates{
 			Service: r.Service, Above: r.Above, Input: r.Input, CachedInput: r.CachedInput, CacheWrite: r.CacheWrite, Output: r.Output, Reasoning: r.Reasoning,
 			AudioInput: r.AudioInput, AudioOutput: r.AudioOutput, ImageInput: r.ImageInput, ImageOutput: r.ImageOutput,
 		})

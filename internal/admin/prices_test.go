@@ -43,12 +43,12 @@ func prices(t *testing.T, c *admin.Client) {
 	if own := many(c.Prices(ctx, "", true)); len(own) != 0 {
 		t.Errorf("own prices: %+v", own)
 	}
-	set := one(c.SetPrice(ctx, "mine/llama*", admin.NewPrice{MaxOutput: 4096, Rates: []admin.Rates{
+	set := one(c.SetPrice(ctx, "mine/llama*", admin.NewPrice{MaxOutput: 4096, Rates: []admin.PriceRates{
 		{Service: "flex", Input: new(int64(1)), Output: new(int64(2))},
 		{Input: new(int64(10)), Output: new(int64(20)), CachedInput: new(int64(0))},
 	}}))
 	ten, twenty, none, low, high := int64(10), int64(20), int64(0), int64(1), int64(2)
-	want := admin.Price{Model: "mine/llama*", From: "own", Version: set.Version, MaxOutput: 4096, Rates: []admin.Rates{
+	want := admin.Price{Model: "mine/llama*", From: "own", Version: set.Version, MaxOutput: 4096, Rates: []admin.PriceRates{
 		{
 			Input: &ten, CachedInput: &none, CacheWrite: &ten, AudioInput: &ten, ImageInput: &ten,
 			Output: &twenty, Reasoning: &twenty, AudioOutput: &twenty, ImageOutput: &twenty,
@@ -79,7 +79,7 @@ func prices(t *testing.T, c *admin.Client) {
 	if old := one(c.Price(ctx, "mine/llama-3", set.Version)); !cmp.Equal(old, want) {
 		t.Errorf("by the version of before (-got +want):\n%s", cmp.Diff(old, want))
 	}
-	if _, err := c.SetPrice(ctx, "m", admin.NewPrice{Rates: []admin.Rates{{Input: new(int64(-1)), Output: new(int64(1))}}}); err == nil {
+	if _, err := c.SetPrice(ctx, "m", admin.NewPrice{Rates: []admin.PriceRates{{Input: new(int64(-1)), Output: new(int64(1))}}}); err == nil {
 		t.Error("a negative rate was taken")
 	}
 }

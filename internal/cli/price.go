@@ -34,7 +34,7 @@ func priceList() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [TEXT] [--own]",
 		Short: "List prices",
-		Long:  `List the prices of all models, or of those with TEXT in their names. A + stands behind a model of which some requests have other rates:
+		Long: `List the prices of all models, or of those with TEXT in their names. A + stands behind a model of which some requests have other rates:
 weir price show has them all.`,
 		Example: `  weir price list gpt-5
   weir price list --own`,
@@ -123,23 +123,23 @@ func priceShow() *cobra.Command {
 	return c
 }
 
-// rateFlag is a flag for a rate.
-type rateFlag struct {
+// tokenRate is a flag for the price of a kind of tokens.
+type tokenRate struct {
 	name, usage string
-	at          func(*admin.Rates) **int64
+	at          func(*admin.PriceRates) **int64
 }
 
-func rateFlags() []rateFlag {
-	return []rateFlag{
-		{"input", "`USD` for a million tokens of input", func(r *admin.Rates) **int64 { return &r.Input }},
-		{"output", "`USD` for a million tokens of output", func(r *admin.Rates) **int64 { return &r.Output }},
-		{"cached", "`USD` for input that is read from the provider's cache (default: as --input)", func(r *admin.Rates) **int64 { return &r.CachedInput }},
-		{"cache-write", "`USD` for input that is put into it (default: as --input)", func(r *admin.Rates) **int64 { return &r.CacheWrite }},
-		{"audio-input", "`USD` for input that is audio (default: as --input)", func(r *admin.Rates) **int64 { return &r.AudioInput }},
-		{"image-input", "`USD` for input that is images (default: as --input)", func(r *admin.Rates) **int64 { return &r.ImageInput }},
-		{"reasoning", "`USD` for reasoning (default: as --output)", func(r *admin.Rates) **int64 { return &r.Reasoning }},
-		{"audio-output", "`USD` for output that is audio (default: as --output)", func(r *admin.Rates) **int64 { return &r.AudioOutput }},
-		{"image-output", "`USD` for output that is images (default: as --output)", func(r *admin.Rates) **int64 { return &r.ImageOutput }},
+func tokenRates() []tokenRate {
+	return []tokenRate{
+		{"input", "`USD` for a million tokens of input", func(r *admin.PriceRates) **int64 { return &r.Input }},
+		{"output", "`USD` for a million tokens of output", func(r *admin.PriceRates) **int64 { return &r.Output }},
+		{"cached", "`USD` for input that is read from the provider's cache (default: as --input)", func(r *admin.PriceRates) **int64 { return &r.CachedInput }},
+		{"cache-write", "`USD` for input that is put into it (default: as --input)", func(r *admin.PriceRates) **int64 { return &r.CacheWrite }},
+		{"audio-input", "`USD` for input that is audio (default: as --input)", func(r *admin.PriceRates) **int64 { return &r.AudioInput }},
+		{"image-input", "`USD` for input that is images (default: as --input)", func(r *admin.PriceRates) **int64 { return &r.ImageInput }},
+		{"reasoning", "`USD` for reasoning (default: as --output)", func(r *admin.PriceRates) **int64 { return &r.Reasoning }},
+		{"audio-output", "`USD` for output that is audio (default: as --output)", func(r *admin.PriceRates) **int64 { return &r.AudioOutput }},
+		{"image-output", "`USD` for output that is images (default: as --output)", func(r *admin.PriceRates) **int64 { return &r.ImageOutput }},
 	}
 }
 
@@ -153,7 +153,7 @@ type priceFlags struct {
 
 func (f *priceFlags) register(c *cobra.Command) {
 	f.texts = make(map[string]*string)
-	for _, r := range rateFlags() {
+	for _, r := range tokenRates() {
 		f.texts[r.name] = c.Flags().String(r.name, "", r.usage)
 	}
 	c.Flags().StringVar(&f.service, "service", "", "rates of this `SERVICE` alone, flex or priority, beside the standard ones")
@@ -163,9 +163,9 @@ func (f *priceFlags) register(c *cobra.Command) {
 }
 
 // rates reads the flags.
-func (f *priceFlags) rates() (admin.Rates, error) {
-	out := admin.Rates{Service: f.service, Above: f.above}
-	for _, r := range rateFlags() {
+func (f *priceFlags) rates() (admin.PriceRates, error) {
+	out := admin.PriceRates{Service: f.service, Above: f.above}
+	for _, r := range tokenRates() {
 		text := *f.texts[r.name]
 		if text == "" {
 			continue
@@ -224,7 +224,7 @@ the model; with them it stands beside those. It is in force within a second on e
 			if err != nil {
 				return err
 			}
-			n := admin.NewPrice{MaxInput: f.maxInput, MaxOutput: f.maxOutput, Rates: []admin.Rates{rates}}
+			n := admin.NewPrice{MaxInput: f.maxInput, MaxOutput: f.maxOutput, Rates: []admin.PriceRates{rates}}
 			if rates.Service != "" || rates.Above != 0 {
 				if n, err = beside(c, client, args[0], rates); err != nil {
 					return err
@@ -242,7 +242,7 @@ the model; with them it stands beside those. It is in force within a second on e
 }
 
 // beside returns a model's own price with other rates for one service and size of input.
-func beside(c *cobra.Command, client *admin.Client, model string, rates admin.Rates) (admin.NewPrice, error) {
+func beside(c *cobra.Command, client *admin.Client, model string, rates admin.PriceRates) (admin.NewPrice, error) {
 	if c.Flags().Changed("max-input") || c.Flags().Changed("max-output") {
 		return admin.NewPrice{}, wrongUsage("--max-input and --max-output are of the model: give them without --service and --above")
 	}
@@ -254,7 +254,7 @@ func beside(c *cobra.Command, client *admin.Client, model string, rates admin.Ra
 	if err != nil {
 		return admin.NewPrice{}, err
 	}
-	n := admin.NewPrice{MaxInput: p.MaxInput, MaxOutput: p.MaxOutput, Rates: slices.DeleteFunc(p.Rates, func(r admin.Rates) bool {
+	n := admin.NewPrice{MaxInput: p.MaxInput, MaxOutput: p.MaxOutput, Rates: slices.DeleteFunc(p.Rates, func(r admin.PriceRates) bool {
 		return r.Service == rates.Service && r.Above == rates.Above
 	})}
 	n.Rates = append(n.Rates, rates)

@@ -220,6 +220,9 @@ func TestEstimatesBoundWhatAProviderCanBill(t *testing.T) {
 	}
 	input := func(q *policy.Question) int64 { e, _ := b.Estimate(q); return e.Most }
 	bare := input(question("limited", body("limited", "")))
+	if e, _ := b.Estimate(question("limited", `{}`)); e.Input > e.Most {
+		t.Errorf("probably %d tokens, and at most %d", e.Input, e.Most)
+	}
 	for _, tt := range []struct {
 		name        string
 		q           *policy.Question
@@ -238,7 +241,10 @@ func TestEstimatesBoundWhatAProviderCanBill(t *testing.T) {
 		{"the model asked goes first", question("limited", body("limited", `,"max_tokens":7`), policy.Choice{Channel: 2, Upstream: "dear"}), bare, 7, bare*1000 + 7*2000, 3},
 	} {
 		got, denial := b.Estimate(tt.q)
-		want := policy.Estimate{Input: tt.most, Most: tt.most, Output: tt.out, Cost: tt.cost, Price: tt.price}
+		want := policy.Estimate{Input: int64(len(tt.q.Body)) / 4, Most: tt.most, Output: tt.out, Cost: tt.cost, Price: tt.price}
+		if strings.Contains(string(tt.q.Body), "max_") {
+			want.Asked = tt.out
+		}
 		if diff := cmp.Diff(got, want); diff != "" || denial != nil {
 			t.Errorf("%s: %v (-got +want):\n%s", tt.name, denial, diff)
 		}

@@ -18,11 +18,15 @@ const (
 	AssumedOutput = 256 << 10
 )
 
-// Estimate sizes a request in some microseconds, with a token for each byte of its text. It is meant for [policy.Options]. Cost is an upper bound of what the provider
+// bytesPerToken is about what English has, and JSON around it.
+const bytesPerToken = 4
+
+// Estimate sizes a request in some microseconds: at most it has a token for each byte of its text, and probably one for four. It is meant for [policy.Options]. Cost is an upper bound of what the provider
 // will bill for tokens: of the prices of all channels that may take the request it is the highest. Tools that run at the provider, such as a search, are no tokens, and
 // are not in it.
 func (b *Book) Estimate(q *policy.Question) (policy.Estimate, *policy.Denial) {
 	size := request(q).Bound()
+	size.Input = min(size.Most, int64(len(q.Body))/bytesPerToken+size.Images+size.Audio)
 	e := b.estimate(q, &size)
 	if e.Price == 0 && b.o.Refuse {
 		return policy.Estimate{}, policy.PriceUnknown(q.Model)
@@ -115,6 +119,7 @@ func bound(e *policy.Estimate, size *tokens.Size, p *prices.Price, s prices.Serv
 	}
 	if size.Output != tokens.NoLimit { // the provider may know of a higher limit than the list does
 		output = size.MostOutput(size.Output)
+		e.Asked = output
 	}
 	e.Most, e.Output = max(e.Most, most), max(e.Output, output)
 	if p == nil {

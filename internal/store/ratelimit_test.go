@@ -105,7 +105,7 @@ func TestReplicasShareALimitThroughPostgres(t *testing.T) {
 	}
 	n := uint64(0)
 	ask := func(l *limit.Limiter) bool {
-		d := &policy.Demand{Tenant: &policy.Tenant{ID: 1}, Key: &policy.Key{ID: 2}, Model: "m", Estimate: policy.Estimate{Input: 1, Output: 1}}
+		d := &policy.Demand{Tenant: &policy.Tenant{ID: 1}, Key: &policy.Key{ID: 2}, Model: "m", Estimate: policy.Estimate{Input: 1, Output: 1, Asked: 1}}
 		n++
 		binary.BigEndian.PutUint64(d.Exchange[8:], n)
 		_, denial := l.Reserve(d)

@@ -181,8 +181,8 @@ func sized(e *policy.Estimate) (need [meters]float64) {
 	if e.Input <= 0 {
 		need[input] = unknown
 	}
-	if e.Output > 0 {
-		need[output] = float64(e.Output)
+	if e.Asked > 0 { // a limit of the model's own says little of an answer
+		need[output] = float64(e.Asked)
 	}
 	return need
 }

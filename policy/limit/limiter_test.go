@@ -54,7 +54,7 @@ func (a *alone) demand(q ask) *policy.Demand {
 	a.next++
 	d := &policy.Demand{
 		Tenant: &policy.Tenant{ID: policy.TenantID(q.tenant)}, Key: &policy.Key{ID: policy.KeyID(q.key)}, Model: q.model,
-		Estimate: policy.Estimate{Input: q.input, Most: q.input, Output: q.output},
+		Estimate: policy.Estimate{Input: q.input, Most: q.input, Output: q.output, Asked: q.output},
 	}
 	binary.BigEndian.PutUint64(d.Exchange[8:], a.next)
 	return d

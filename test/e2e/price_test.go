@@ -123,7 +123,7 @@ func TestAnExchangeCostsWhatItDidAtItsAdmission(t *testing.T) {
 }
 
 func TestWhatHasNoPriceHasNoCostOrIsRefused(t *testing.T) {
-	for _, o := range []rig.Options{{Production: true}, {Production: true, Config: "prices: {unknown: refuse}\n"}} {
+	for _, o := range []rig.Options{{Production: true}, {Production: true, Config: "limits: {unpriced: refuse}\n"}} {
 		refused := o.Config != ""
 		w := newWorld(t, o)
 		w.channel = w.Channel(store.NewChannel{Name: "two", BaseURL: w.provider.URL, Models: rig.Models("nobody-knows", "alias=gpt-4o", "house/llama")})

@@ -74,6 +74,8 @@ plugins: build ## build the library of plugins and the examples, as far as the c
 		cargo build --quiet --offline --release --target wasm32-unknown-unknown --target-dir .weir/rust --manifest-path plugins/examples/guard-rust/Cargo.toml && \
 		cp .weir/rust/wasm32-unknown-unknown/release/guard.wasm bin/plugins/guard-rust.wasm; \
 	else echo 'plugins: no Rust for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown): left out'; fi
+	@if command -v npx >/dev/null; then bin/weir plugin build --out bin/plugins/guard-as.wasm plugins/examples/guard-as; \
+	else echo 'plugins: no npx (install Node.js): the one in AssemblyScript is left out'; fi
 
 .PHONY: generate
 generate: ## rewrite what is made from code: golden files and docs/cli.md

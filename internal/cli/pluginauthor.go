@@ -30,7 +30,7 @@ func pluginNew() *cobra.Command {
 		Example: `  weir plugin new no-dragons --lang go && cd no-dragons && weir plugin test`,
 		Args:    arguments("NAME"),
 	}
-	lang := c.Flags().String("lang", string(workshop.Go), "the `LANGUAGE`: go or rust")
+	lang := c.Flags().String("lang", string(workshop.Go), "the `LANGUAGE`: go, rust or assemblyscript")
 	dir := c.Flags().String("dir", "", "the `FOLDER` to make (default NAME)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *dir == "" {

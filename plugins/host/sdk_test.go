@@ -29,6 +29,16 @@ func rustGuard(tb testing.TB) []byte {
 	return wasm
 }
 
+// assemblyGuard is plugins/examples/guard-as, built by make plugins; the test needs no Node.
+func assemblyGuard(tb testing.TB) []byte {
+	tb.Helper()
+	wasm, err := os.ReadFile("testdata/guard-as.wasm")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return wasm
+}
+
 var builtGo = struct {
 	once sync.Once
 	wasm []byte
@@ -68,7 +78,7 @@ func prompt(text string) *abi.Exchange {
 func TestPluginsOfTheSDKsDecide(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, Options{})
-	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard} {
+	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard, "assemblyscript": assemblyGuard} {
 		t.Run(name, func(t *testing.T) {
 			p := load(t, h, wasm(t), func(s *Source) { s.Config = []byte("dragon\nunicorn\n") })
 			if a := p.About(); !a.Request || a.Event || a.Obstacle != "" || a.Pristine == 0 {
@@ -99,7 +109,7 @@ func TestPluginsOfTheSDKsDecide(t *testing.T) {
 func TestFuelIsTheSameInEachOfThousandsOfCalls(t *testing.T) {
 	t.Parallel()
 	x := prompt(strings.Repeat("All work and no play. ", 200))
-	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard} {
+	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard, "assemblyscript": assemblyGuard} {
 		var want int64
 		for range 2 { // two hosts, as in two processes
 			p := load(t, newHost(t, Options{}), wasm(t), func(s *Source) { s.Config = []byte("dragon") })
@@ -119,7 +129,7 @@ func TestFuelIsTheSameInEachOfThousandsOfCalls(t *testing.T) {
 
 func BenchmarkRequest(b *testing.B) {
 	x := prompt(strings.Repeat("All work and no play makes Jack a dull boy. ", 93)) // 4 KB
-	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard} {
+	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard, "assemblyscript": assemblyGuard} {
 		b.Run(name, func(b *testing.B) {
 			p := load(b, newHost(b, Options{}), wasm(b), func(s *Source) { s.Config = []byte("dragon\nunicorn") })
 			b.ReportAllocs()
@@ -151,7 +161,7 @@ func cpu(b *testing.B) time.Duration {
 
 // BenchmarkRequestOfAnotherTenant makes a new instance for each call.
 func BenchmarkRequestOfAnotherTenant(b *testing.B) {
-	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard} {
+	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard, "assemblyscript": assemblyGuard} {
 		b.Run(name, func(b *testing.B) {
 			p := load(b, newHost(b, Options{}), wasm(b))
 			x := prompt("hello")
@@ -168,7 +178,7 @@ func BenchmarkRequestOfAnotherTenant(b *testing.B) {
 
 func BenchmarkLoad(b *testing.B) {
 	dir := b.TempDir()
-	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard} {
+	for name, wasm := range map[string]func(testing.TB) []byte{"rust": rustGuard, "go": goGuard, "assemblyscript": assemblyGuard} {
 		b.Run(name, func(b *testing.B) {
 			h := newHost(b, Options{CacheDir: dir})
 			w := wasm(b)

@@ -6,7 +6,7 @@ package sdk
 
 import "embed"
 
-// Sources are go/*.go, and rust/Cargo.toml with rust/src.
+// Sources are go/*.go, rust/Cargo.toml with rust/src, and assemblyscript/weir.ts.
 //
-//go:embed go/*.go rust/Cargo.toml rust/src/*.rs
+//go:embed go/*.go rust/Cargo.toml rust/src/*.rs assemblyscript/*.ts
 var Sources embed.FS

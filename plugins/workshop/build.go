@@ -37,7 +37,7 @@ func (e *BuildError) Error() string {
 func (e *BuildError) Unwrap() error { return e.err }
 
 // ErrNoSources is that a folder has nothing to build.
-var ErrNoSources = errors.New("there are neither Go files nor a Cargo.toml")
+var ErrNoSources = errors.New("there are neither Go files nor a Cargo.toml nor an asconfig.json")
 
 // Build compiles the plugin in a folder into a file. about.json and schema.json, if they are there, become custom sections. Compilers fetch what they lack as they
 // always do.
@@ -53,6 +53,8 @@ func Build(ctx context.Context, dir, out string) error {
 		module, err = buildGo(ctx, dir, temp)
 	case Rust:
 		module, err = buildRust(ctx, dir)
+	case AssemblyScript:
+		module, err = buildAssemblyScript(ctx, dir, temp)
 	default:
 		return fmt.Errorf("build %s: %w", dir, ErrNoSources)
 	}
@@ -81,6 +83,9 @@ func Build(ctx context.Context, dir, out string) error {
 func language(dir string) Language {
 	if _, err := os.Stat(filepath.Join(dir, "Cargo.toml")); err == nil {
 		return Rust
+	}
+	if _, err := os.Stat(filepath.Join(dir, "asconfig.json")); err == nil {
+		return AssemblyScript
 	}
 	if files, err := filepath.Glob(filepath.Join(dir, "*.go")); err == nil && len(files) > 0 {
 		return Go
@@ -143,6 +148,16 @@ func buildRust(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("cargo made no module in %s: the library needs crate-type = [\"cdylib\"]", shelf)
 	}
 	return module, nil
+}
+
+// assemblyScript is the compiler, as npm names it: one version, since the language still changes.
+const assemblyScript = "assemblyscript@0.28.20"
+
+func buildAssemblyScript(ctx context.Context, dir, temp string) (string, error) {
+	module := filepath.Join(temp, "plugin.wasm")
+	c := exec.CommandContext(ctx, "npx", "--yes", "--package="+assemblyScript, "asc", "--config", "asconfig.json", "--outFile", module)
+	c.Dir = dir
+	return module, run(c, "install Node.js, which brings npx")
 }
 
 // run runs a compiler; where it is missing, or fails, the error has its words.

@@ -26,8 +26,9 @@ type Language string
 
 // Languages.
 const (
-	Go   Language = "go"
-	Rust Language = "rust"
+	Go             Language = "go"
+	Rust           Language = "rust"
+	AssemblyScript Language = "assemblyscript"
 )
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -40,8 +41,8 @@ func New(dir, name string, l Language) error {
 	if !nameForm.MatchString(name) || len(name) > 64 {
 		return fmt.Errorf("%q: %w", name, ErrName)
 	}
-	if l != Go && l != Rust {
-		return fmt.Errorf("there is no SDK for %q, but for go and rust", l)
+	if l != Go && l != Rust && l != AssemblyScript {
+		return fmt.Errorf("there is no SDK for %q, but for go, rust and assemblyscript", l)
 	}
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s is not empty", dir)

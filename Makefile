@@ -67,6 +67,16 @@ fuzz: ## run each fuzz target for FUZZTIME (default 60s)
 bench: ## measure Weir against a bare Envoy; BENCH holds flags
 	go run ./test/bench $(BENCH)
 
+.PHONY: image
+image: ## pack the program into an image of containers, without an engine: bin/weir-image.tar
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO_BUILD) -trimpath -o bin/weir-static ./cmd/weir
+	go run ./deploy/image -binary bin/weir-static -out bin/weir-image.tar -name weir:$(VERSION) -version $(VERSION)
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what the program calls; asks vuln.go.dev
+	$(GOVULNCHECK) ./...
+
 .PHONY: plugins
 plugins: build ## build the library of plugins and the examples, as far as the compilers at hand can: bin/plugins
 	@for dir in plugins/library/*/ plugins/examples/guard-go/; do bin/weir plugin build --out "bin/plugins/$$(basename "$$dir").wasm" "$$dir" || exit 1; done

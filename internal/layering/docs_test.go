@@ -285,7 +285,7 @@ func TestFilesThatOthersRelyOnAreThere(t *testing.T) {
 	r := load(t)
 	for _, name := range []string{
 		"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "Makefile", ".ci/run", "deploy/weir.yaml",
-		"internal/admin/openapi.yaml", "docs/architecture.md", "docs/benchmarks.md", "docs/cli.md", "docs/glossary.md",
+		"internal/admin/openapi.yaml", "docs/architecture.md", "docs/benchmarks.md", "docs/cli.md", "docs/glossary.md", "docs/metrics.md", "docs/operations.md",
 	} {
 		if !slices.Contains(r.files, name) {
 			t.Errorf("%s is missing", name)

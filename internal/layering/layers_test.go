@@ -64,6 +64,7 @@ var layers = map[string]layer{
 		},
 		"the commands speak to the API as any other client does, or read files; the store and the host are there for their types",
 	},
+	"deploy":                      {nil, "it is files, and tests of them"},
 	"deploy/image":                {nil, "it packs a file, whichever it is"},
 	"internal/config":             {nil, "what a process is told must not depend on what it does with it"},
 	"internal/fake":               {nil, "a provider that shares code with the gateway would share its mistakes"},

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,12 +200,23 @@ func TestEnvoyDrainsItsStreams(t *testing.T) {
 
 const gatedStream = `{"model":"gated","stream":true,"messages":[{"role":"user","content":"Hello there"}]}`
 
-// gated adds a channel whose streams have begun and do not end until the gate is closed.
+// gated adds a channel whose streams have begun and do not end until the gate is closed. Its model gated-json does not even read until then.
 func (w *world) gated(t *testing.T) (gate chan struct{}) {
 	t.Helper()
 	gate = make(chan struct{})
 	const chunk = `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"gated","choices":[%s],"usage":%s}` + "\n\n"
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(io.LimitReader(r.Body, 32)); strings.Contains(string(body), "gated-json") { // the rest stays where it is
+			select {
+			case <-gate:
+			case <-r.Context().Done():
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			rw.Header().Set("content-type", "application/json")
+			fmt.Fprint(rw, `{"id":"c","object":"chat.completion","created":1,"model":"gated-json","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}`)
+			return
+		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		rw.Header().Set("content-type", "text/event-stream")
 		fmt.Fprintf(rw, chunk, `{"index":0,"delta":{"content":"Hi"},"finish_reason":null}`, "null")
@@ -219,7 +231,119 @@ func (w *world) gated(t *testing.T) (gate chan struct{}) {
 		fmt.Fprint(rw, "data: [DONE]\n\n")
 	}))
 	t.Cleanup(s.Close)
-	w.Channel(store.NewChannel{Name: "gated", Provider: "openai", BaseURL: s.URL + "/v1", Models: rig.Models("gated")})
+	w.Channel(store.NewChannel{Name: "gated", Provider: "openai", BaseURL: s.URL + "/v1", Models: rig.Models("gated", "gated-json")})
 	w.Settle()
 	return gate
 }
+
+// A second Envoy listens on the same port while the first drains: whoever comes is served, and who was there is not cut. This is how Envoy is
+// replaced on a host without a load balancer.
+func TestASecondEnvoyTakesOverThePort(t *testing.T) {
+	w := newWorld(t, rig.Options{Production: true, EnvoyDrain: time.Minute})
+	gate := w.gated(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(gatedStream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("authorization", "Bearer "+w.key)
+	running, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopSecond := w.StartSecondEnvoy("b")
+	ended := make(chan struct{})
+	go func() {
+		w.StopEnvoy()
+		close(ended)
+	}()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for served := 0; served < 50; {
+		select {
+		case <-ended:
+			t.Fatal("the first Envoy has ended, and with it the stream")
+		default:
+		}
+		if err := w.ask(client, hello, "usage"); err != nil {
+			// A connection that the kernel had given to the first one's queue goes with it.
+			if served > 20 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+				t.Fatalf("after %d that were served: %v", served, err)
+			}
+			continue
+		}
+		served++
+	}
+	close(gate)
+	if b, err := io.ReadAll(running.Body); err != nil || !strings.Contains(string(b), "[DONE]") {
+		t.Errorf("the stream of before: %q, %v", b, err)
+	}
+	_ = running.Body.Close()
+	<-ended
+	if err := w.ask(client, hello, "usage"); err != nil {
+		t.Errorf("by the second alone: %v", err)
+	}
+	w.Rows(52)
+	w.StartEnvoy()
+	stopSecond()
+}
+
+// With a limit of memory, Envoy refuses what does not fit, at once and in the words of the API, serves what it has taken, and is itself again
+// when that has gone.
+func TestEnvoyTurnsWorkAwayInsteadOfGrowing(t *testing.T) {
+	const heap = 128 << 20
+	w := newWorld(t, rig.Options{Production: true, EnvoyLimits: envoy.Limits{HeapBytes: heap}})
+	gate := w.gated(t)
+	body := strings.Replace(gatedRequest, "Hello there", strings.Repeat("Hello there ", 70_000), 1) // 0.8 MB: too little to be reset for
+	const requests = 400
+	answers := make(chan answer, requests)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for range requests {
+		go func() {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(body))
+			if err != nil {
+				answers <- answer{err: err}
+				return
+			}
+			r.Header.Set("authorization", "Bearer "+w.key)
+			resp, err := client.Do(r)
+			if err != nil {
+				answers <- answer{err: err}
+				return
+			}
+			defer resp.Body.Close() //nolint:errcheck // it is read to its end
+			b, err := io.ReadAll(resp.Body)
+			answers <- answer{status: resp.StatusCode, header: resp.Header, body: string(b), err: err}
+		}()
+	}
+	count := map[string]int{}
+	take := func() {
+		a := <-answers
+		switch {
+		case a.err != nil:
+			count[a.err.Error()]++
+		case a.status == http.StatusOK:
+			count["served"]++
+		default:
+			count[fmt.Sprint(a.status, " ", a.refusal(t).Code)]++
+		}
+	}
+	take() // somebody is refused while nobody is served: the provider says nothing yet
+	if count["served"] != 0 {
+		t.Errorf("answers before the provider's: %v", count)
+	}
+	peak := w.Stat("server.memory_heap_size")
+	close(gate)
+	for range requests - 1 {
+		take()
+	}
+	t.Logf("answers %v, heap %d MB", count, peak>>20)
+	if count["served"] == 0 || count["503 overloaded"] == 0 || count["served"]+count["503 overloaded"] != requests {
+		t.Errorf("answers %v, want some served, some 503 overloaded, and nothing else", count)
+	}
+	if peak > 2*heap {
+		t.Errorf("the heap has %d bytes, the limit is %d", peak, heap)
+	}
+	w.Eventually("it serves again", func() error { return w.ask(client, hello, "usage") })
+	w.Rows(count["served"] + 1)
+}
+
+const gatedRequest = `{"model":"gated-json","messages":[{"role":"user","content":"Hello there"}]}`

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,11 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/repo"
@@ -104,22 +105,25 @@ func TestDashboardAndAlertsNameWhatIsExported(t *testing.T) {
 	documented(t, ours)
 }
 
+var update = flag.Bool("update", false, "rewrite the table in docs/metrics.md")
+
 // documented holds docs/metrics.md and what the processor exports together.
 func documented(t *testing.T, exported string) {
 	t.Helper()
-	text := readFile(t, "docs/metrics.md")
 	var rows []string
 	for _, m := range regexp.MustCompile(`(?m)^# HELP (weir_\w+) (.*)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(exported, -1) {
-		row := fmt.Sprintf("| `%s` | %s | %s |", m[1], m[3], strings.ReplaceAll(m[2], "|", `\|`))
-		rows = append(rows, row)
-		if !strings.Contains(text, row+"\n") {
-			t.Errorf("docs/metrics.md lacks the row\n%s", row)
-		}
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |", m[1], m[3], strings.ReplaceAll(m[2], "|", `\|`)))
 	}
-	for row := range strings.SplitSeq(text, "\n") {
-		if strings.HasPrefix(row, "| `weir_") && !slices.Contains(rows, row) {
-			t.Errorf("docs/metrics.md has a row that is not exported:\n%s", row)
+	text := readFile(t, "docs/metrics.md")
+	head, _, found := strings.Cut(text, "| `weir_")
+	if want := head + strings.Join(rows, "\n") + "\n"; !found || text != want {
+		if *update {
+			if err := os.WriteFile(filepath.Join(repo.Root(t), "docs", "metrics.md"), []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return
 		}
+		t.Errorf("docs/metrics.md is not what is exported; go test ./test/e2e -run TestDashboard -update rewrites it (-got +want):\n%s", cmp.Diff(text, want))
 	}
 }
 

@@ -55,7 +55,8 @@ type Options struct {
 	Dir string // an existing folder for the state, which stays; empty means one that goes with the test
 	DSN string // an empty database; empty means one of the server that the tests share
 
-	EnvoyDrain time.Duration // how long Envoy's exchanges may go on when it is stopped
+	EnvoyDrain  time.Duration // how long Envoy's exchanges may go on when it is stopped
+	EnvoyLimits envoy.Limits
 }
 
 // Rig is a running gateway without channels or keys.
@@ -211,11 +212,27 @@ func (r *Rig) StopEnvoy() { r.stopEnvoy() }
 // LaunchEnvoy runs Envoy and does not wait until it serves.
 func (r *Rig) LaunchEnvoy() {
 	r.t.Helper()
+	r.stopEnvoy, r.envoyPID = r.runEnvoy(envoy.BootstrapOptions{Admin: r.EnvoyAdmin})
+}
+
+// StartSecondEnvoy runs another Envoy with a name of its own on the same port, and waits until it serves. It ends with stop, or with the test.
+func (r *Rig) StartSecondEnvoy(node string) (stop func()) {
+	r.t.Helper()
+	admin := addr(r.port + 3) // only weir dev has another use for the port
+	stop, _ = r.runEnvoy(envoy.BootstrapOptions{Admin: admin, Node: node})
+	r.t.Cleanup(stop)
+	r.Eventually("the second envoy is ready", func() error { return envoy.Ready(r.t.Context(), admin) })
+	return stop
+}
+
+// runEnvoy fills in what all Envoys of the rig have in common, and returns once Envoy runs.
+func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
+	r.t.Helper()
 	binary, err := envoy.Find(r.t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(r.t))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	o := envoy.BootstrapOptions{Socket: filepath.Join(r.Dir, "weir.sock"), Admin: r.EnvoyAdmin}
+	o.Socket, o.Limits = filepath.Join(r.Dir, "weir.sock"), r.o.EnvoyLimits
 	if r.o.Remote {
 		o.Processor, o.AccessLog = r.far(), envoy.AccessLogGRPC
 	}
@@ -233,19 +250,20 @@ func (r *Rig) LaunchEnvoy() {
 	go func() {
 		defer log.Close() //nolint:errcheck // envoy has it
 		done <- envoy.Run(ctx, envoy.RunOptions{
-			Binary: binary, Bootstrap: boot, Dir: r.Dir, Admin: r.EnvoyAdmin, Concurrency: 2, Log: log, Drain: r.o.EnvoyDrain,
+			Binary: binary, Bootstrap: boot, Dir: r.Dir, Node: o.Node, Admin: o.Admin, Concurrency: 2, Log: log, Drain: r.o.EnvoyDrain,
 			Started: func(pid int) { started <- pid },
 		})
 	}()
-	r.stopEnvoy = sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		<-done //nolint:errcheck // it was told to end, or killed
 	})
 	select {
-	case r.envoyPID = <-started:
+	case pid = <-started:
 	case err := <-done:
 		r.t.Fatal(err)
 	}
+	return stop, pid
 }
 
 // Eventually waits until f returns nil. It fails the test with f's last error after half a minute.

@@ -26,6 +26,7 @@ type Server struct {
 	log        *slog.Logger
 	cache      cachev3.SnapshotCache
 	connecting func(Node) // never nil
+	secrets    *secretServer
 
 	mu       sync.Mutex
 	gateway  Gateway
@@ -50,6 +51,7 @@ func NewServer(g Gateway, log *slog.Logger) *Server {
 		log:        log,
 		cache:      cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
 		connecting: func(Node) {},
+		secrets:    newSecretServer(log),
 		streams:    map[int64]*connection{},
 	}
 }
@@ -58,8 +60,10 @@ func NewServer(g Gateway, log *slog.Logger) *Server {
 // log. An Envoy connects again when the processor was restarted. f must not call the server. Call OnConnect before [Server.Register].
 func (s *Server) OnConnect(f func(Node)) { s.connecting = f }
 
-// Register adds the discovery service to the processor's gRPC server. Streams end when ctx does.
+// Register adds the discovery service to the processor's gRPC server, and that of the credentials alone, for the Envoys of a mesh. Streams end
+// when ctx does.
 func (s *Server) Register(ctx context.Context, g *grpc.Server) {
+	s.secrets.register(ctx, g)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, s.cache, s.callbacks(ctx)))
 }
 
@@ -74,7 +78,7 @@ func (s *Server) Set(ctx context.Context, channels []Channel) error {
 	}
 	s.version++
 	s.channels, s.set = slices.Clone(channels), true
-	errs := []error{bad}
+	errs := []error{bad, s.secrets.set(channels)}
 	for _, node := range s.nodesLocked() {
 		errs = append(errs, s.publishLocked(ctx, node))
 	}
@@ -151,7 +155,7 @@ func (s *Server) nodesLocked() map[string]Node {
 
 // Status is what the connected Envoys make of the configuration.
 type Status struct {
-	Envoys  []Node // connected, by name
+	Envoys  []Node // connected, by name; those of a mesh too, which have only the credentials from here
 	Refusal string // why one of them refuses what was published last; empty when none does
 }
 
@@ -168,6 +172,7 @@ func (s *Server) Status() Status {
 			st.Refusal = c.refusal
 		}
 	}
+	st.Envoys = append(st.Envoys, s.secrets.nodes()...)
 	slices.SortFunc(st.Envoys, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
 	return st
 }

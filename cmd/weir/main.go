@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-proxy/weir/internal/app"
 	"github.com/weir-proxy/weir/internal/cli"
+	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/fake"
 	"github.com/weir-proxy/weir/internal/profile"
 	"github.com/weir-proxy/weir/internal/version"
@@ -40,6 +41,12 @@ func main() {
 		FakeProvider: func(ctx context.Context, listen string, log *slog.Logger) error {
 			log.Info("fake provider started", "listen", listen)
 			return fake.New(fake.Options{}).Run(ctx, listen)
+		},
+		Render: func(c config.Config, o cli.RenderOptions) ([]byte, error) {
+			return app.Render(c, app.RenderOptions{
+				Mesh: o.Mesh, What: o.What, Channels: o.Channels, Name: o.Name, Namespace: o.Namespace, Place: o.Place, Route: o.Route,
+				Labels: o.Labels, Target: o.Target,
+			})
 		},
 		Version: version.String(),
 	}, os.Args[1:], cli.Streams{Out: os.Stdout, Err: os.Stderr}))

@@ -41,7 +41,8 @@ type Programs struct {
 	Envoy        func(ctx context.Context, c config.Config, log *slog.Logger) error
 	Dev          func(ctx context.Context, o DevOptions) error
 	FakeProvider func(ctx context.Context, listen string, log *slog.Logger) error
-	Version      string // of this build
+	Render       func(c config.Config, o RenderOptions) ([]byte, error) // nothing runs: it returns what is printed
+	Version      string                                                 // of this build
 }
 
 // Streams are where a process reads and writes.
@@ -120,6 +121,9 @@ The others administer a running Weir over its admin REST API, or look into files
 	plugin := pluginCommand()
 	plugin.GroupID = groupPlugins
 	root.AddCommand(plugin)
+	render := renderCommand(p)
+	render.GroupID = groupRun
+	root.AddCommand(render)
 	root.AddCommand(versionCommand(p.Version))
 	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(c.OutOrStdout(), c) })

@@ -20,7 +20,7 @@ type RenderOptions struct {
 	Channels []admin.Channel
 
 	Name, Namespace string
-	Place           string // with istio: gateway, sidecar or waypoint
+	Place           string // with istio: gateway or sidecar
 	Route           string
 	Labels          map[string]string // with istio: of the pods
 	Target          string            // the name of a Gateway
@@ -62,7 +62,7 @@ func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 func (o RenderOptions) makers(g envoy.Gateway, way envoy.BootstrapOptions, channels []envoy.Channel) (map[string]func() ([]byte, error), error) {
 	switch o.Mesh {
 	case "istio":
-		places := map[string]mesh.Place{"gateway": mesh.AtGateway, "sidecar": mesh.AtSidecar, "waypoint": mesh.AtWaypoint}
+		places := map[string]mesh.Place{"gateway": mesh.AtGateway, "sidecar": mesh.AtSidecar}
 		i := mesh.IstioOptions{
 			Gateway: g, Channels: channels, Name: o.Name, Namespace: o.Namespace, Place: places[o.Place], Route: o.Route,
 			Labels: o.Labels, Target: o.Target,

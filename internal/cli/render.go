@@ -19,7 +19,7 @@ type RenderOptions struct {
 	Channels []admin.Channel
 
 	Name, Namespace string
-	Place           string            // with istio: gateway, sidecar or waypoint
+	Place           string            // with istio: gateway or sidecar
 	Route           string            // by which the mesh knows the route
 	Labels          map[string]string // with istio: of the pods that are configured
 	Target          string            // the Gateway that is configured
@@ -111,14 +111,11 @@ whole way. The Envoys are known by the labels of their pods, or by a Gateway of 
   weir render istio channels --gateway llm --namespace istio-ingress | kubectl apply --server-side -f -`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"gateway", "sidecar", "waypoint"}, r.o.Place) {
-				return wrongUsage("--at %q is none of gateway, sidecar and waypoint", r.o.Place)
+			if !slices.Contains([]string{"gateway", "sidecar"}, r.o.Place) {
+				return wrongUsage("--at %q is neither gateway nor sidecar", r.o.Place)
 			}
 			if (len(labels) > 0) == (r.o.Target != "") {
 				return wrongUsage("one of --labels and --gateway is needed")
-			}
-			if r.o.Place == "waypoint" && r.o.Target == "" {
-				return wrongUsage("--at waypoint needs --gateway, the name of the waypoint")
 			}
 			r.o.Labels = map[string]string{}
 			for _, l := range labels {
@@ -132,7 +129,7 @@ whole way. The Envoys are known by the labels of their pods, or by a Gateway of 
 		},
 	}
 	r.flags(c)
-	c.Flags().StringVar(&r.o.Place, "at", "gateway", "the `PLACE` of the Envoys: gateway, sidecar (what a pod sends out), or waypoint (experimental)")
+	c.Flags().StringVar(&r.o.Place, "at", "gateway", "the `PLACE` of the Envoys: gateway, or sidecar: what a pod sends out")
 	c.Flags().StringSliceVar(&labels, "labels", nil, "the labels `KEY=VALUE` of the pods whose Envoys are meant")
 	c.Flags().StringVar(&r.o.Target, "gateway", "", "the `NAME` of the Gateway whose Envoys are meant")
 	c.Flags().StringVar(&r.o.Route, "route", "weir", "the `NAME` of the route: http[].name of a VirtualService, rules[].name of an HTTPRoute")

@@ -16,14 +16,14 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 )
 
-// Place is where in an Istio mesh an Envoy stands. Its values are Istio's patch contexts.
+// Place is where in an Istio mesh an Envoy stands. Its values are Istio's patch contexts. A waypoint of ambient mode is none: istiod does not patch
+// the routes of waypoints, and without its route a filter of Weir's has nothing to do.
 type Place string
 
 // The places.
 const (
-	AtGateway  Place = "GATEWAY"          // an ingress or egress gateway
-	AtSidecar  Place = "SIDECAR_OUTBOUND" // what a pod's own Envoy sends out
-	AtWaypoint Place = "SIDECAR_INBOUND"  // a waypoint of ambient mode, which Istio does not promise to patch: experimental
+	AtGateway Place = "GATEWAY"          // an ingress or egress gateway
+	AtSidecar Place = "SIDECAR_OUTBOUND" // what a pod's own Envoy sends out
 )
 
 // IstioOptions say what is made, and for which Envoys.
@@ -34,7 +34,7 @@ type IstioOptions struct {
 	Name, Namespace string
 	Place           Place
 	Route           string // as http[].name of the VirtualService or rules[].name of the HTTPRoute calls it
-	// One of the two says which Envoys: labels of their pods, or the name of a Gateway of the Gateway API (at a waypoint: of its own).
+	// One of the two says which Envoys: labels of their pods, or the name of a Gateway of the Gateway API.
 	Labels map[string]string
 	Target string
 }
@@ -45,10 +45,8 @@ func (o IstioOptions) check() error {
 		return errors.New("a name and a route are needed")
 	case (len(o.Labels) > 0) == (o.Target != ""):
 		return errors.New("the Envoys are known either by labels or by the name of a Gateway")
-	case o.Place != AtGateway && o.Place != AtSidecar && o.Place != AtWaypoint:
+	case o.Place != AtGateway && o.Place != AtSidecar:
 		return fmt.Errorf("place %q", string(o.Place))
-	case o.Place == AtWaypoint && o.Target == "":
-		return errors.New("a waypoint is known by the name of its Gateway, not by labels")
 	}
 	return nil
 }

@@ -1,0 +1,32 @@
+{{- define "weir.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 52 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "weir.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "weir.labels" -}}
+{{ include "weir.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- /* What the chart sets, over what it is told: ports and paths have to fit the pod. */ -}}
+{{- define "weir.config" -}}
+{{- $fixed := dict
+  "state_dir" "/var/lib/weir"
+  "gateway" (dict "listen" "0.0.0.0:10000")
+  "processor" (dict "socket" "/run/weir/weir.sock" "drain" "30s")
+  "envoy" (dict "admin" "127.0.0.1:10002" "ca_file" .Values.envoy.caFile)
+  "admin" (dict "listen" "0.0.0.0:10001") -}}
+{{- toYaml (mergeOverwrite (deepCopy .Values.config) $fixed) }}
+{{- end }}
+
+{{- define "weir.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end }}

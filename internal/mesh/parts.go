@@ -13,7 +13,9 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -101,7 +103,7 @@ func (p *parts) takeFilters(m *hcmv3.HttpConnectionManager) error {
 	}
 	p.filters = []*hcmv3.HttpFilter{hygiene}
 	names := map[string]string{"envoy.filters.http.ext_proc": ProcFilter, "envoy.filters.http.lua": TapFilter}
-	for _, f := range m.GetHttpFilters() {
+	for _, f := range m.GetHttpFilters() { // ext_proc, the tap, the router
 		if f.GetName() == routerFilter {
 			p.router = &routerv3.Router{}
 			if err := f.GetTypedConfig().UnmarshalTo(p.router); err != nil {
@@ -169,15 +171,38 @@ func routeOf(c *routev3.RouteConfiguration, name string) (*routev3.Route, error)
 	return r, nil
 }
 
-// enable turns the filters on for the route.
+// enable turns the filters on for the route, by giving each a configuration there: a filter that is disabled runs where it has one. What the hygiene
+// removes and what the tap runs is said on the route alone, so that the filters do nothing anywhere else.
 func (p *parts) enable() error {
-	on, err := anypb.New(&routev3.FilterConfig{Config: &anypb.Any{}})
-	if err != nil {
-		return err
+	var hygiene mutationfilterv3.HeaderMutation
+	var tap luav3.Lua
+	for f, m := range map[*hcmv3.HttpFilter]proto.Message{p.filters[0]: &hygiene, p.filters[2]: &tap} {
+		if err := f.GetTypedConfig().UnmarshalTo(m); err != nil {
+			return fmt.Errorf("filter %s: %w", f.GetName(), err)
+		}
 	}
+	source := tap.GetDefaultSourceCode()
+	onRoute := []proto.Message{
+		&mutationfilterv3.HeaderMutationPerRoute{Mutations: hygiene.GetMutations()},
+		&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Overrides{Overrides: &extprocv3.ExtProcOverrides{}}},
+		&luav3.LuaPerRoute{Override: &luav3.LuaPerRoute_SourceCode{SourceCode: source}},
+	}
+	tap.DefaultSourceCode, hygiene.Mutations = nil, nil
+	inert := []proto.Message{&hygiene, nil, &tap}
 	p.route.TypedPerFilterConfig = map[string]*anypb.Any{}
-	for _, f := range p.filters {
-		p.route.TypedPerFilterConfig[f.GetName()] = on
+	for i, f := range p.filters {
+		config, err := anypb.New(onRoute[i])
+		if err != nil {
+			return err
+		}
+		p.route.TypedPerFilterConfig[f.GetName()] = config
+		if inert[i] == nil {
+			continue
+		}
+		if config, err = anypb.New(inert[i]); err != nil {
+			return err
+		}
+		f.ConfigType = &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}
 	}
 	return nil
 }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/weir-proxy/weir/internal/config"
+	"github.com/weir-proxy/weir/internal/repo"
+)
+
+// kubernetesVersion is what charts and manifests are checked for. The chart supports older ones: see its kubeVersion.
+const kubernetesVersion = "1.36.0"
+
+// object is what every object of Kubernetes has, and what the tests look at.
+type object struct {
+	Kind     string `yaml:"kind"`
+	Metadata struct {
+		Name string `yaml:"name"`
+	} `yaml:"metadata"`
+	Data map[string]string `yaml:"data"`
+	Spec struct {
+		Template struct {
+			Spec struct {
+				InitContainers []container `yaml:"initContainers"`
+				Containers     []container `yaml:"containers"`
+			} `yaml:"spec"`
+		} `yaml:"template"`
+	} `yaml:"spec"`
+}
+
+type container struct {
+	Name            string   `yaml:"name"`
+	RestartPolicy   string   `yaml:"restartPolicy"`
+	Args            []string `yaml:"args"`
+	SecurityContext struct {
+		ReadOnly  bool `yaml:"readOnlyRootFilesystem"`
+		Privilege bool `yaml:"allowPrivilegeEscalation"`
+	} `yaml:"securityContext"`
+}
+
+func chart(t *testing.T) string { return filepath.Join(repo.Root(t), "deploy", "helm", "weir") }
+
+// template runs helm template and returns what it prints, and what it complains of.
+func template(t *testing.T, args ...string) (out, complaint string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), tool(t, helm),
+		append([]string{"template", "prod", chart(t), "--namespace", "llm", "--kube-version", kubernetesVersion}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+// valueSets are the files of values in the chart's ci, and none.
+func valueSets(t *testing.T) map[string][]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(chart(t), "ci", "*.yaml"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("value sets %v, %v", files, err)
+	}
+	sets := map[string][]string{"defaults": nil}
+	for _, f := range files {
+		sets[strings.TrimSuffix(filepath.Base(f), ".yaml")] = []string{"--values", f}
+	}
+	return sets
+}
+
+func objects(t *testing.T, text string) []object {
+	t.Helper()
+	var all []object
+	for _, document := range strings.Split("\n"+text, "\n---\n") {
+		var o object
+		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+			t.Fatalf("%v in\n%s", err, document)
+		}
+		if o.Kind != "" {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+func TestChartMakesValidObjectsOfEachValueSet(t *testing.T) {
+	for name, args := range valueSets(t) {
+		t.Run(name, func(t *testing.T) {
+			out, complaint, err := template(t, args...)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, complaint)
+			}
+			validate(t, out)
+			for _, o := range objects(t, out) {
+				switch o.Kind {
+				case "ConfigMap":
+					weirTakes(t, o.Data["weir.yaml"])
+				case "StatefulSet":
+					processorOutlivesEnvoy(t, o)
+				}
+			}
+		})
+	}
+}
+
+// weirTakes fails the test if Weir would not start with a configuration.
+func weirTakes(t *testing.T, text string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(file); err != nil {
+		t.Errorf("%v in\n%s", err, text)
+	}
+}
+
+// processorOutlivesEnvoy holds the pod to the order that the books rest on, and to what the restricted pod security standard asks for.
+func processorOutlivesEnvoy(t *testing.T, o object) {
+	t.Helper()
+	pod := o.Spec.Template.Spec
+	if len(pod.InitContainers) != 1 || len(pod.Containers) != 1 {
+		t.Fatalf("%s has %d init containers and %d containers, want one each", o.Metadata.Name, len(pod.InitContainers), len(pod.Containers))
+	}
+	if p := pod.InitContainers[0]; p.Args[0] != "serve" || p.RestartPolicy != "Always" {
+		t.Errorf("init container %+v, want the processor as a native sidecar", p)
+	}
+	if e := pod.Containers[0]; e.Args[0] != "envoy" {
+		t.Errorf("container %+v, want Envoy", e)
+	}
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		if !c.SecurityContext.ReadOnly || c.SecurityContext.Privilege {
+			t.Errorf("container %s is not restricted", c.Name)
+		}
+	}
+}
+
+func TestChartSaysWhatIsWrongWithValues(t *testing.T) {
+	for set, want := range map[string]string{
+		"provider=nginx":                  "/provider",
+		"replicas=3":                      "additional properties 'replicas' not allowed",
+		"config.secret_key=abc":           "/config",
+		"config.admin.token=abc":          "/config",
+		"secrets.database.key=":           "/secrets/database/key",
+		"terminationGracePeriodSeconds=5": "/terminationGracePeriodSeconds",
+		"autoscaling.enabled=true,autoscaling.targetCPUUtilization=0": "/autoscaling",
+	} {
+		if _, complaint, err := template(t, "--set", set); err == nil || !strings.Contains(complaint, want) {
+			t.Errorf("--set %s: got %v %q, want an error that names %s", set, err, complaint, want)
+		}
+	}
+}

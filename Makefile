@@ -54,6 +54,11 @@ e2e: export WEIR_REQUIRE_ALL = 1
 e2e: ## the end-to-end tests alone, always anew
 	$(TEST) -timeout 10m -count=1 ./test/e2e/...
 
+.PHONY: test-mesh
+test-mesh: export WEIR_REQUIRE_ALL = 1
+test-mesh: ## the manifests of deploy against istiod, Envoy Gateway and the schemas of Kubernetes; a first run builds these for some minutes
+	go test -C test/mesh -timeout 60m -count=1 ./...
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (default 60s)
 	@grep -rlE --include='*_test.go' '^func Fuzz' cmd envoy extproc internal plugins policy usage | while read -r file; do \

@@ -45,7 +45,7 @@ func main() {
 		Render: func(c config.Config, o cli.RenderOptions) ([]byte, error) {
 			return app.Render(c, app.RenderOptions{
 				Mesh: o.Mesh, What: o.What, Channels: o.Channels, Name: o.Name, Namespace: o.Namespace, Place: o.Place, Route: o.Route,
-				Labels: o.Labels, Target: o.Target,
+				Labels: o.Labels, Target: o.Target, Listener: o.Listener, Host: o.Host,
 			})
 		},
 		Version: version.String(),

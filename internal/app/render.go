@@ -24,6 +24,7 @@ type RenderOptions struct {
 	Route           string
 	Labels          map[string]string // with istio: of the pods
 	Target          string            // the name of a Gateway
+	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route
 }
 
 // Render makes what the control plane of a mesh is told, as YAML.
@@ -37,10 +38,7 @@ func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 			channels = append(channels, renderedChannel(c))
 		}
 	}
-	makers, err := o.makers(g, way, channels)
-	if err != nil {
-		return nil, err
-	}
+	makers := o.makers(g, way, channels)
 	var out bytes.Buffer
 	for i, what := range o.What {
 		make, ok := makers[what]
@@ -59,9 +57,8 @@ func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func (o RenderOptions) makers(g envoy.Gateway, way envoy.BootstrapOptions, channels []envoy.Channel) (map[string]func() ([]byte, error), error) {
-	switch o.Mesh {
-	case "istio":
+func (o RenderOptions) makers(g envoy.Gateway, way envoy.BootstrapOptions, channels []envoy.Channel) map[string]func() ([]byte, error) {
+	if o.Mesh == "istio" {
 		places := map[string]mesh.Place{"gateway": mesh.AtGateway, "sidecar": mesh.AtSidecar}
 		i := mesh.IstioOptions{
 			Gateway: g, Channels: channels, Name: o.Name, Namespace: o.Namespace, Place: places[o.Place], Route: o.Route,
@@ -71,9 +68,16 @@ func (o RenderOptions) makers(g envoy.Gateway, way envoy.BootstrapOptions, chann
 			"bootstrap": func() ([]byte, error) { return mesh.IstioBootstrap(i, way) },
 			"filters":   func() ([]byte, error) { return mesh.IstioFilters(i) },
 			"channels":  func() ([]byte, error) { return mesh.IstioChannels(i) },
-		}, nil
+		}
 	}
-	return nil, fmt.Errorf("mesh %q is not known", o.Mesh)
+	e := mesh.EnvoyGatewayOptions{
+		Gateway: g, Channels: channels, Name: o.Name, Namespace: o.Namespace, Target: o.Target, Listener: o.Listener, Route: o.Route, Host: o.Host,
+	}
+	return map[string]func() ([]byte, error){
+		"bootstrap": func() ([]byte, error) { return mesh.EnvoyGatewayBootstrap(e, way) },
+		"filters":   func() ([]byte, error) { return mesh.EnvoyGatewayFilters(e) },
+		"channels":  func() ([]byte, error) { return mesh.EnvoyGatewayChannels(e) },
+	}
 }
 
 // renderedChannel is a channel as the API shows it, without its credential, which is in nothing that is rendered.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/internal/app"
@@ -37,6 +38,48 @@ func TestManifestsAreWhatRenderMakes(t *testing.T) {
 			compare(t, filepath.Join(dir, folder, part+".yaml"), cfg, o)
 		}
 	}
+}
+
+// TestEnvoyGatewayManifestsAreWhatRenderMakes does the same for deploy/envoy-gateway, where the bootstrap is a part of a larger object.
+func TestEnvoyGatewayManifestsAreWhatRenderMakes(t *testing.T) {
+	dir := filepath.Join(repo.Root(t), "deploy", "envoy-gateway")
+	cfg, err := config.Load(filepath.Join(dir, "weir.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := app.RenderOptions{
+		Mesh: "envoy-gateway", Name: "weir", Namespace: "llm", Target: "llm", Listener: "http", Route: "llm", Host: "llm.example.com", What: []string{"filters"},
+	}
+	compare(t, filepath.Join(dir, "filters.yaml"), cfg, o)
+	o.What = []string{"bootstrap"}
+	made, err := app.Render(cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, err := os.ReadFile(filepath.Join(dir, "proxy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(bootstrap(t, shipped), bootstrap(t, made)); diff != "" {
+		t.Errorf("proxy.yaml has another bootstrap than weir render envoy-gateway bootstrap prints (-got +want):\n%s", diff)
+	}
+}
+
+// bootstrap returns the part of an EnvoyProxy that Envoy starts with.
+func bootstrap(t *testing.T, text []byte) any {
+	t.Helper()
+	var o struct {
+		Spec struct {
+			Bootstrap map[string]any `yaml:"bootstrap"`
+		} `yaml:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.Spec.Bootstrap == nil {
+		t.Fatal("no bootstrap")
+	}
+	return o.Spec.Bootstrap
 }
 
 func compare(t *testing.T, path string, cfg config.Config, o app.RenderOptions) {

@@ -23,6 +23,7 @@ type RenderOptions struct {
 	Route           string            // by which the mesh knows the route
 	Labels          map[string]string // with istio: of the pods that are configured
 	Target          string            // the Gateway that is configured
+	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route
 }
 
 // renderParts are what can be made, in the order in which it is.
@@ -41,7 +42,7 @@ Each command takes the parts to print; without any, all of them:
   channels   a cluster for each enabled channel, read from the admin API. Print it anew when channels are added or removed, or get
              another base URL or other names of models. No credential is in it: Envoy asks the processor for them.`,
 	}
-	c.AddCommand(renderIstio(p))
+	c.AddCommand(renderIstio(p), renderEnvoyGateway(p))
 	return c
 }
 
@@ -133,5 +134,32 @@ whole way. The Envoys are known by the labels of their pods, or by a Gateway of 
 	c.Flags().StringSliceVar(&labels, "labels", nil, "the labels `KEY=VALUE` of the pods whose Envoys are meant")
 	c.Flags().StringVar(&r.o.Target, "gateway", "", "the `NAME` of the Gateway whose Envoys are meant")
 	c.Flags().StringVar(&r.o.Route, "route", "weir", "the `NAME` of the route: http[].name of a VirtualService, rules[].name of an HTTPRoute")
+	return c
+}
+
+func renderEnvoyGateway(p Programs) *cobra.Command {
+	var r rendering
+	r.o.Mesh = "envoy-gateway"
+	c := &cobra.Command{
+		Use:   "envoy-gateway [PART...]",
+		Short: "Print EnvoyPatchPolicies for Envoy Gateway",
+		Long: `Print EnvoyPatchPolicies for Envoy Gateway, and the part of an EnvoyProxy that leads to the processor. docs/deploy-envoy-gateway.md has the
+whole way. They turn one HTTPRoute into Weir's: its first rule, with one match and no backends, of one hostname. The default names are
+those of deploy/envoy-gateway.`,
+		Example: `  weir render envoy-gateway filters --namespace llm --gateway llm --host llm.example.com
+  weir render envoy-gateway channels --namespace llm --host llm.example.com | kubectl apply --server-side -f -`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if r.o.Namespace == "" || r.o.Host == "" {
+				return wrongUsage("--namespace and --host are needed: Envoy Gateway names what is patched by them")
+			}
+			return r.print(c, p, args)
+		},
+	}
+	r.flags(c)
+	c.Flags().StringVar(&r.o.Target, "gateway", "llm", "the `NAME` of the Gateway")
+	c.Flags().StringVar(&r.o.Listener, "listener", "http", "the `NAME` of a listener of it")
+	c.Flags().StringVar(&r.o.Route, "route", "llm", "the `NAME` of the HTTPRoute")
+	c.Flags().StringVar(&r.o.Host, "host", "", "the `HOST` of the HTTPRoute")
 	return c
 }

@@ -112,7 +112,7 @@ func newWorld(t *testing.T, p place) *world {
 func (w *world) rendered(args ...string) string {
 	w.t.Helper()
 	args = append([]string{"render"}, args...)
-	args = append(args, "--url", w.AdminURL, "--token", rig.AdminToken, "--config", filepath.Join(repo.Root(w.t), "deploy", "istio", "weir.yaml"))
+	args = append(args, "--url", w.AdminURL, "--token", rig.AdminToken, "--config", filepath.Join(repo.Root(w.t), "deploy", args[1], "weir.yaml"))
 	cmd := exec.CommandContext(w.t.Context(), rig.Binary(w.t), args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

@@ -40,7 +40,7 @@ var layers = map[string]layer{
 	"plugins/library/system-prompt": {[]string{"plugins/sdk/go"}, "it is a module of its own, and knows the host by its interface alone"},
 	"plugins/meter":                 {nil, "it turns bytes into bytes, whoever runs them"},
 	"plugins/wasmtest":              {nil, "it serves tests"},
-	"cmd/weir":                      {[]string{"internal/app", "internal/cli", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
+	"cmd/weir":                      {[]string{"internal/app", "internal/cli", "internal/config", "internal/fake", "internal/profile", "internal/version"}, "main names the parts of the program and has no code of its own"},
 	"plugins/prompt":                {[]string{"policy", "plugins/abi", "internal/jsonscan"}, "it turns bytes into bytes, whoever judges them"},
 	"plugins/chain":                 {[]string{"policy", "plugins/abi", "plugins/answer", "plugins/host", "plugins/prompt", "plugins/proxywasm"}, "it asks plugins in the engine's place; where they come from is not its business"},
 	"plugins/answer":                {[]string{"plugins/abi", "policy", "usage", "internal/jsonscan"}, "it turns a response into events and verdicts into bytes; who judges, and who moves the bytes, is not its business"},
@@ -165,6 +165,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":                         {[]string{"plugins/host"}, "only the memory of plugins needs calls that the standard library has not"},
 	"github.com/google/go-cmp":                 {nil, "it panics on what it does not understand: tests alone"},
 	"github.com/rogpeppe/go-internal":          {nil, "it runs scripts: tests alone"},
+	"istio.io/istio":                           {[]string{"test/mesh"}, "istiod runs in the tests of a module of their own, and nowhere else"},
 }
 
 // anyTest are the modules that every test may use.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/repo"
@@ -152,6 +153,45 @@ func TestChartSaysWhatIsWrongWithValues(t *testing.T) {
 	} {
 		if _, complaint, err := template(t, "--set", set); err == nil || !strings.Contains(complaint, want) {
 			t.Errorf("--set %s: got %v %q, want an error that names %s", set, err, complaint, want)
+		}
+	}
+}
+
+// TestPlainManifestsAreWhatTheChartMakes holds deploy/sidecar to the chart.
+func TestPlainManifestsAreWhatTheChartMakes(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), tool(t, helm), "template", "weir", chart(t), "--namespace", "weir", "--kube-version", kubernetesVersion)
+	made, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped := readFile(t, "deploy", "sidecar", "weir.yaml")
+	comment, rest, _ := strings.Cut(shipped, "---\n")
+	if diff := cmp.Diff("---\n"+rest, string(made)); diff != "" {
+		t.Errorf("deploy/sidecar/weir.yaml, behind its comment, is not what %s makes (-got +want):\n%s", strings.Join(cmd.Args[1:5], " "), diff)
+	}
+	if !strings.Contains(comment, "helm template weir deploy/helm/weir --namespace weir") {
+		t.Error("deploy/sidecar/weir.yaml does not say how it is made")
+	}
+	validate(t, shipped)
+}
+
+// TestMeshManifestsAreValid holds the files of deploy/istio and deploy/envoy-gateway to the schemas of their CRDs.
+func TestMeshManifestsAreValid(t *testing.T) {
+	for _, pattern := range []string{"istio/*/*.yaml", "envoy-gateway/*.yaml"} {
+		files, err := filepath.Glob(filepath.Join(repo.Root(t), "deploy", pattern))
+		if err != nil || len(files) < 3 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Base(f) != "weir.yaml" { // no object, but the configuration of Weir
+				validate(t, string(text))
+			} else if _, err := config.Load(f); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

@@ -97,6 +97,11 @@ func newWorld(t *testing.T, p place) *world {
 		b.read(t, readFile(t, "deploy", "istio", p.folder, name), socket, port)
 	}
 	b.read(t, w.rendered(append([]string{"istio", "channels", "--namespace", p.namespace}, p.render...)...), socket, port)
+	if p.folder == "gateway-api" {
+		for _, o := range p.managed(port) {
+			b.read(t, o, socket, port)
+		}
+	}
 	w.admin = p.startEnvoy(t, w.Rig, startIstiod(t, b), b.bootstrap)
 	w.Eventually("the route is there", func() error {
 		status, body := w.ask("/v1/models", "", nil)

@@ -144,7 +144,7 @@ func renderEnvoyGateway(p Programs) *cobra.Command {
 		Use:   "envoy-gateway [PART...]",
 		Short: "Print EnvoyPatchPolicies for Envoy Gateway",
 		Long: `Print EnvoyPatchPolicies for Envoy Gateway, and the part of an EnvoyProxy that leads to the processor. docs/deploy-envoy-gateway.md has the
-whole way. They turn one HTTPRoute into Weir's: its first rule, with one match and no backends, of one hostname. The default names are
+whole way. They turn one HTTPRoute into Weir's: its first rule, with the match /v1 and no backends, of one hostname. The default names are
 those of deploy/envoy-gateway.`,
 		Example: `  weir render envoy-gateway filters --namespace llm --gateway llm --host llm.example.com
   weir render envoy-gateway channels --namespace llm --host llm.example.com | kubectl apply --server-side -f -`,

@@ -5,7 +5,6 @@ package mesh
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -21,7 +20,7 @@ type EnvoyGatewayOptions struct {
 	Name, Namespace string // the namespace is that of the Gateway and of the HTTPRoute
 	Target          string // the Gateway
 	Listener        string // one of its listeners, by name
-	Route           string // the HTTPRoute, whose first rule, with one match and no backend, becomes Weir's
+	Route           string // the HTTPRoute, whose first rule, with the one match /v1 and no backend, becomes Weir's
 	Host            string // the HTTPRoute's hostname
 }
 
@@ -62,7 +61,7 @@ func EnvoyGatewayFilters(o EnvoyGatewayOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	route, err := o.routePatches(p)
+	route, err := o.routePatch(p)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +69,7 @@ func EnvoyGatewayFilters(o EnvoyGatewayOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return document(made, []object{o.policy(o.Name, slices.Concat(patches, route, []any{denied}))})
+	return document(made, []object{o.policy(o.Name, append(patches, route, denied))})
 }
 
 // EnvoyGatewayChannels makes the EnvoyPatchPolicy with a cluster for each channel.
@@ -121,12 +120,9 @@ func (o EnvoyGatewayOptions) policy(name string, patches []any) object {
 	}
 }
 
-func (o EnvoyGatewayOptions) patch(kind, operation, in, path string, value any) object {
-	op := object{"op": operation, "jsonPath": in, "path": path}
-	if value != nil {
-		op["value"] = value
-	}
-	return object{"type": kind, "name": o.listener(), "operation": op}
+// add adds to the listener.
+func (o EnvoyGatewayOptions) add(in, path string, value any) object {
+	return object{"type": listenerType, "name": o.listener(), "operation": object{"op": "add", "jsonPath": in, "path": path, "value": value}}
 }
 
 // inManagers finds the connection managers of a listener, in its filter chains and in the default one.
@@ -139,29 +135,30 @@ func (o EnvoyGatewayOptions) listenerPatches(p parts) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		patches = append(patches, o.patch(listenerType, "add", inManagers, fmt.Sprintf("/http_filters/%d", i), value))
+		patches = append(patches, o.add(inManagers, fmt.Sprintf("/http_filters/%d", i), value))
 	}
 	router, err := plain(p.router)
 	if err != nil {
 		return nil, err
 	}
-	patches = append(patches, o.patch(listenerType, "add",
+	patches = append(patches, o.add(
 		"$..http_filters[?(@.name=='"+routerFilter+"')].typed_config", "/upstream_log", router["upstream_log"]))
 	manager, err := plain(p.manager)
 	if err != nil {
 		return nil, err
 	}
 	for _, log := range manager["access_log"].([]any) { // plain makes a list of a list
-		patches = append(patches, o.patch(listenerType, "add", inManagers, "/access_log/-", log))
+		patches = append(patches, o.add(inManagers, "/access_log/-", log))
 	}
 	for _, member := range []string{"access_log_options", "local_reply_config"} {
-		patches = append(patches, o.patch(listenerType, "add", inManagers, "/"+member, manager[member]))
+		patches = append(patches, o.add(inManagers, "/"+member, manager[member]))
 	}
 	return patches, nil
 }
 
-// routePatches turns the route into Weir's. Without a backend it answers by itself, and that is taken out last: what fails before leaves it so.
-func (o EnvoyGatewayOptions) routePatches(p parts) ([]any, error) {
+// routePatch puts Weir's route in the place of the one that answers by itself, since it has no backend. It is one operation: Envoy Gateway checks what
+// each leaves behind, and a route without an action, or with two, is none.
+func (o EnvoyGatewayOptions) routePatch(p parts) (object, error) {
 	value, err := plain(p.route)
 	if err != nil {
 		return nil, err
@@ -169,14 +166,10 @@ func (o EnvoyGatewayOptions) routePatches(p parts) ([]any, error) {
 	if err := opaqueSpecifier(value); err != nil {
 		return nil, err
 	}
-	in := fmt.Sprintf("$..routes[?(@.name=='%s')]", o.route())
-	var patches []any
-	for _, member := range []string{
-		"typed_per_filter_config", "request_body_buffer_limit", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_remove", "route",
-	} {
-		patches = append(patches, o.patch(routesType, "add", in, "/"+member, value[member]))
-	}
-	return append(patches, o.patch(routesType, "remove", in, "/direct_response", nil)), nil
+	value["match"] = object{"path_separated_prefix": "/v1"}
+	return object{"type": routesType, "name": o.listener(), "operation": object{
+		"op": "replace", "jsonPath": fmt.Sprintf("$..routes[?(@.name=='%s')]", o.route()), "value": value,
+	}}, nil
 }
 
 func (o EnvoyGatewayOptions) clusterPatch(c interface {

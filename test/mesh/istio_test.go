@@ -98,6 +98,7 @@ func newWorld(t *testing.T, p place) *world {
 	}
 	b.read(t, w.rendered(append([]string{"istio", "channels", "--namespace", p.namespace}, p.render...)...), socket, port)
 	if p.folder == "gateway-api" {
+		b.read(t, readFile(t, "deploy", "istio", p.folder, "gateway.yaml"), socket, port)
 		for _, o := range p.managed(port) {
 			b.read(t, o, socket, port)
 		}

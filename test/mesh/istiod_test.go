@@ -67,7 +67,7 @@ func (b *bundle) read(t *testing.T, text, socket string, port int) {
 			t.Fatalf("%v in\n%s", err, document)
 		}
 		switch {
-		case o.Kind == "ConfigMap":
+		case o.Data["custom_bootstrap.json"] != "":
 			b.bootstrap = o.Data["custom_bootstrap.json"]
 		case kubernetesKinds[o.Kind]:
 			b.kubernetes = append(b.kubernetes, document)

@@ -102,7 +102,6 @@ The others administer a running Weir over its admin REST API, or look into files
 		&cobra.Group{ID: groupRun, Title: "Programs:"},
 		&cobra.Group{ID: groupAdmin, Title: "Administration:"},
 		&cobra.Group{ID: groupFiles, Title: "Files of a processor:"},
-		&cobra.Group{ID: groupPlugins, Title: "Plugins:"},
 	)
 	for _, c := range []*cobra.Command{devCommand(p), serveCommand(p), envoyCommand(p), fakeCommand(p)} {
 		c.GroupID = groupRun
@@ -118,9 +117,6 @@ The others administer a running Weir over its admin REST API, or look into files
 		c.GroupID = groupFiles
 		root.AddCommand(c)
 	}
-	plugin := pluginCommand()
-	plugin.GroupID = groupPlugins
-	root.AddCommand(plugin)
 	render := renderCommand(p)
 	render.GroupID = groupRun
 	root.AddCommand(render)
@@ -135,8 +131,6 @@ const (
 	groupRun   = "run"
 	groupAdmin = "admin"
 	groupFiles = "files"
-
-	groupPlugins = "plugins"
 )
 
 // finish makes cobra keep to our rules in every command: mistakes are a *usageError, and a command that only groups others wants one.

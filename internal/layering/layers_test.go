@@ -148,14 +148,14 @@ type library struct {
 
 // libraries has every module that this repository uses itself; docs/adr/0006-choose-dependencies.md says why it does.
 var libraries = map[string]library{
-	"github.com/envoyproxy/go-control-plane":   {[]string{"envoy", "extproc", "internal/app", "test/*"}, "Envoy's types end where Envoy is spoken to"},
+	"github.com/envoyproxy/go-control-plane":   {[]string{"envoy", "extproc", "internal/app", "internal/mesh", "test/*"}, "Envoy's types end where Envoy is spoken to"},
 	"github.com/tetratelabs/wazero":            {[]string{"plugins/host", "plugins/meter"}, "guests are run by the host of plugins; the meter's tests run them with and without meters"},
 	"google.golang.org/grpc":                   {[]string{"envoy", "extproc", "internal/app", "test/*"}, "only Envoy is spoken to by gRPC"},
-	"google.golang.org/protobuf":               {[]string{"envoy", "extproc", "test/*"}, "only Envoy is spoken to in protobuf"},
+	"google.golang.org/protobuf":               {[]string{"envoy", "extproc", "internal/mesh", "test/*"}, "only Envoy is spoken to in protobuf"},
 	"github.com/jackc/pgx/v5":                  {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},
 	"github.com/pressly/goose/v3":              {[]string{"internal/store"}, "migrations are the store's"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli", "internal/layering"}, "only the command line parses a command line"},
-	"github.com/goccy/go-yaml":                 {[]string{"internal/config"}, "only weir.yaml is YAML"},
+	"github.com/goccy/go-yaml":                 {[]string{"internal/config", "internal/mesh"}, "weir.yaml is YAML, and so is what a mesh is told"},
 	"github.com/prometheus/client_golang":      {[]string{"envoy", "extproc", "plugins/chain", "usage", "usage/journal", "internal/app", "internal/admin/admintest", "internal/loader", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                   {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
 	"oras.land/oras-go/v2":                     {[]string{"internal/fetch"}, "registries are spoken to in one place"},

@@ -34,10 +34,11 @@ const (
 	resetAll = 0.99
 )
 
-// trackFrom is the size of a stream's buffers, as a power of two, from which on it may be reset: 1 MiB. Most streams hold some kilobytes.
-const trackFrom = 20
+// trackFrom is the size of a stream's buffers, as a power of two, from which on it may be reset: 256 KiB. Envoy has eight classes, each twice as large
+// as the one before, so that the dearest has 32 MiB, as the largest body of a request by default. Most streams hold some kilobytes.
+const trackFrom = 18
 
-// heapInterval is how often the heap is looked at. Bodies arrive at some hundred megabytes a second at most, so not much is missed.
+// heapInterval is how often the heap is looked at. What is accepted between two looks may go beyond the limit.
 const heapInterval = 250 * time.Millisecond
 
 const heapMonitor = "envoy.resource_monitors.fixed_heap"

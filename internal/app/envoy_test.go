@@ -35,7 +35,7 @@ func TestEnvoyMayOpenAsManyFilesAsTheSystemAllows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -Hn 600 && ulimit -Sn 256 && exec "$0"`, self)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -Sn 256 && ulimit -Hn 600 && exec "$0"`, self)
 	cmd.Env = append(os.Environ(), limitHelper+"=1")
 	var said bytes.Buffer
 	cmd.Stderr = &said

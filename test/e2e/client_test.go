@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -30,6 +31,7 @@ type world struct {
 	provider *rig.Provider
 	channel  store.Channel
 	key      string
+	holds    atomic.Int64 // requests that a gated provider has and does not answer yet
 }
 
 func newWorld(t *testing.T, o rig.Options) *world {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,7 +134,7 @@ func TestParseTicketRefusesAPriceThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, end := range map[string][]byte{"no price": {0, 0}, "a service that is not known": {5, byte(services)}, "no service": {5}, "nothing": {}} {
-		bad := append(raw[:len(raw)-2:len(raw)-2], end...)
+		bad := slices.Concat(raw[:len(raw)-2], end)
 		if got, err := ParseTicket(base64.RawURLEncoding.EncodeToString(bad)); !errors.Is(err, ErrTicket) {
 			t.Errorf("%s: %+v, %v; want ErrTicket", name, got, err)
 		}

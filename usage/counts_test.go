@@ -105,6 +105,11 @@ func FuzzParseCounts(f *testing.F) {
 			got.CachedInput > got.Input || got.Reasoning > got.Output || got.Input > 3*maxCount || got.Output > 2*maxCount {
 			t.Fatalf("%s: got %+v", s, got)
 		}
+		d := got.Details
+		if min(d.CacheWrite, d.AudioInput, d.ImageInput, d.AudioOutput, d.ImageOutput) < 0 ||
+			max(d.CacheWrite, d.AudioInput, d.ImageInput) > got.Input || max(d.AudioOutput, d.ImageOutput) > got.Output {
+			t.Fatalf("%s: parts are more than the whole: %+v", s, got)
+		}
 		var m map[string]json.RawMessage
 		if err := json.NewDecoder(strings.NewReader(s)).Decode(&m); err != nil {
 			t.Fatalf("%s: accepted what encoding/json refuses: %v", s, err)

@@ -19,8 +19,8 @@ func attachmentOf(a store.Attachment) Attachment {
 		PluginRights: PluginRights{
 			Grants: a.Grants, Headers: a.Headers, Body: a.Body, Upstreams: upstreamsTo(a.Upstreams), RequestOnly: a.RequestOnly,
 		},
-		Limits:       PluginLimits{Fuel: a.Limits.Fuel, MemoryBytes: a.Limits.MemoryBytes, TimeMS: a.Limits.Time.Milliseconds()},
-		Disabled:     a.Disabled, AttachmentHistory: AttachmentHistory{Created: a.Created, Swapped: a.Swapped},
+		Limits:   PluginLimits{Fuel: a.Limits.Fuel, MemoryBytes: a.Limits.MemoryBytes, TimeMS: a.Limits.Time.Milliseconds()},
+		Disabled: a.Disabled, AttachmentHistory: AttachmentHistory{Created: a.Created, Swapped: a.Swapped},
 	}
 	if a.Tenant != 0 {
 		id := int64(a.Tenant)

@@ -10,6 +10,7 @@ import (
 // Filter is a plugin that speaks proxy-wasm 0.2.1 and treats every exchange alike.
 type Filter struct {
 	Header   string // the value of x-filter that it sends to the provider; empty: none
+	Copy     string // instead: the header whose value x-filter gets
 	Body     string // in the place of each request's body; empty: as it came
 	Tail     string // behind each response; not empty: it has a hook for responses
 	Upstream string // it asks this one, GET /judge, and lets only those requests through for which the answer is 200; else it answers 403 "judged"
@@ -85,6 +86,11 @@ func (f Filter) requests(b *filterBuilder) {
 	}
 	if f.Header != "" {
 		head = Seq(b.call("proxy_replace_header_map_value", I32Const(filterRequestHeaders), b.text("x-filter"), b.text(f.Header)), head)
+	}
+	if f.Copy != "" {
+		head = Seq(b.call("proxy_get_header_map_value", I32Const(filterRequestHeaders), b.text(f.Copy), I32Const(filterOut), I32Const(filterOut+4)),
+			b.call("proxy_replace_header_map_value", I32Const(filterRequestHeaders), b.text("x-filter"),
+				I32Const(filterOut), I32Load(), I32Const(filterOut+4), I32Load()), head)
 	}
 	if f.Body != "" {
 		body = b.call("proxy_set_buffer_bytes", I32Const(filterRequestBody), I32Const(0), Get(1), b.text(f.Body))

@@ -64,3 +64,13 @@ func TestFilterSeesTheStream(t *testing.T) {
 		t.Errorf("row %+v", row)
 	}
 }
+
+func TestFilterIsShownWhereTheClientCame(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	attach(t, w, wasmtest.Filter{Copy: ":authority"}, admin.NewAttachment{Plugin: "host", RequestOnly: true})
+	got := w.post(t, "/v1/chat/completions", hello)
+	want := strings.TrimPrefix(w.URL, "http://")
+	if tries := w.provider.Ledger().Attempts(got.exchange); len(tries) != 1 || tries[0].Headers.Get("x-filter") != want {
+		t.Errorf("the provider got %+v, want x-filter: %s", tries, want)
+	}
+}

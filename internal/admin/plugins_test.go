@@ -15,10 +15,10 @@ import (
 	"github.com/weir-proxy/weir/plugins/wasmtest"
 )
 
-// picky is a plugin that wants a configuration and the capability log.
-func picky(tag string) []byte {
+// picky is a plugin that wants a configuration, of any kind if the schema is empty, and the capability log.
+func picky(tag, schema string) []byte {
 	return wasmtest.Guest{
-		Request: wasmtest.TagVerdict("v", tag), Picky: true, Imports: []string{"log"}, About: `{"name":"picky"}`, Schema: `{"type":"object"}`,
+		Request: wasmtest.TagVerdict("v", tag), Picky: true, Imports: []string{"log"}, About: `{"name":"picky"}`, Schema: schema,
 	}.Wasm()
 }
 
@@ -36,7 +36,7 @@ func done[T any](v T, err error) func(*testing.T) T {
 func plugins(t *testing.T, c *admin.Client, tenant admin.Tenant) {
 	t.Helper()
 	ctx := t.Context()
-	pushed := done(c.PushPlugin(ctx, "picky", "", picky("one")))(t)
+	pushed := done(c.PushPlugin(ctx, "picky", "", picky("one", `{"type":"object"}`)))(t)
 	first := pushed.Versions[0].Digest
 	if string(pushed.Versions[0].About) != `{"name":"picky"}` || string(pushed.Versions[0].Schema) != `{"type":"object"}` || pushed.Tenant != nil {
 		t.Errorf("pushed: %+v", pushed)
@@ -58,7 +58,7 @@ func plugins(t *testing.T, c *admin.Client, tenant admin.Tenant) {
 	if diff := cmp.Diff(made, want, ignore); diff != "" {
 		t.Errorf("attached (-got +want):\n%s", diff)
 	}
-	second := done(c.PushPlugin(ctx, "picky", "", picky("two")))(t).Versions[0].Digest
+	second := done(c.PushPlugin(ctx, "picky", "", picky("two", "")))(t).Versions[0].Digest
 	latest, mode, text := "", "open", admin.PluginConfig("plain words")
 	changed := done(c.SetAttachment(ctx, made.ID, admin.AttachmentChange{Version: &latest, Mode: &mode, Config: &text}))(t)
 	if changed.Digest != second || changed.Previous == nil || *changed.Previous != first || changed.Config != text || changed.Mode != mode {
@@ -115,7 +115,7 @@ func TestWhatDoesNotLoadIsNotStored(t *testing.T) {
 	if all := done(c.Plugins(ctx))(t); len(all) != 0 {
 		t.Errorf("stored: %+v", all)
 	}
-	done(c.PushPlugin(ctx, "picky", "", picky("one")))(t)
+	done(c.PushPlugin(ctx, "picky", "", picky("one", `{"type":"object"}`)))(t)
 	good := admin.NewAttachment{Plugin: "picky", Config: "{}", Grants: []string{"log"}}
 	for want, change := range map[string]func(*admin.NewAttachment){
 		"an empty configuration":   func(n *admin.NewAttachment) { n.Config = "" },

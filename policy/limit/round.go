@@ -160,6 +160,7 @@ func (l *Limiter) decide(s *State, wanted map[Bucket]bool) *plan {
 	}
 	out := &plan{notice: n, claims: make(map[Bucket]*claim)}
 	others := l.claimsOf(s, parts, wanted)
+	known := l.knownOf(s)
 	pots := make(map[Bucket]Pot, len(s.Pots))
 	for _, p := range s.Pots {
 		pots[p.Bucket] = p
@@ -171,6 +172,7 @@ func (l *Limiter) decide(s *State, wanted map[Bucket]bool) *plan {
 			continue
 		}
 		c := l.claimLocked(at, r)
+		c.share = min(c.share, known(at))
 		c.divide(others[at], parts, max(old, n.Part), wanted[at])
 		l.lower(c)
 		if pot, left := c.pour(pots[at], others[at], parts); left {
@@ -204,6 +206,28 @@ func (l *Limiter) others(s *State) (map[uuid.UUID]float64, *Notice) {
 		}
 	}
 	return parts, n
+}
+
+// knownOf returns what the others believe this replica to hold of a bucket. It may hold less; more it must not keep, as it might if it was taken for dead.
+func (l *Limiter) knownOf(s *State) func(Bucket) float64 {
+	registered := 0.0
+	for _, m := range s.Members {
+		if m.Replica == l.o.Replica {
+			registered = m.Part
+		}
+	}
+	own := make(map[Bucket]float64)
+	for _, c := range s.Claims {
+		if c.Replica == l.o.Replica && c.Age < Lease {
+			own[c.Bucket] = c.Share
+		}
+	}
+	return func(at Bucket) float64 {
+		if share, ok := own[at]; ok {
+			return share
+		}
+		return registered
+	}
 }
 
 // claimsOf returns the claims of others that count, for every bucket that this round is about.
@@ -309,9 +333,6 @@ func fairShare(wants []float64, pool float64) float64 {
 
 // lower gives up what others are to have, before they are told.
 func (l *Limiter) lower(c *claim) {
-	if c.next >= c.share {
-		return
-	}
 	now := l.now()
 	l.with(hit{rule: c.rule, subject: c.Subject}, now, func(b *bucket, share float64) {
 		if c.next >= share { // a lease has ended in between

@@ -11,6 +11,8 @@ import (
 	"iter"
 	"math"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -370,9 +372,15 @@ func seeds(t *testing.T) []uint64 {
 	if testing.Short() {
 		n = 1
 	}
+	if more, err := strconv.Atoi(os.Getenv("WEIR_SEEDS")); err == nil {
+		n = more
+	}
 	all := make([]uint64, n)
 	for i := range all {
 		all[i] = uint64(i) + 1
+	}
+	if one, err := strconv.ParseUint(os.Getenv("WEIR_SEED"), 10, 64); err == nil {
+		return []uint64{one}
 	}
 	return all
 }

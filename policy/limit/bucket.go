@@ -132,6 +132,17 @@ type lack struct {
 	wait  time.Duration // until there is enough; zero: there never will be
 	need  float64
 	left  float64
+	rule  *rule
+	doubt bool // counting might show that there is enough
+}
+
+// mostDoubt is how many times the limit of a minute an estimate may be and still be worth counting: who is refused must not make work without bound.
+const mostDoubt = 8
+
+// doubtful reports whether the input was perhaps taken for much more than it is: nobody has used the bucket yet that would show, or it seems larger than it can
+// ever have been.
+func (l *lack) doubtful(b *bucket) bool {
+	return (l.meter == input || l.meter == total) && (b.ratio == 0 || l.wait == 0) && l.need <= mostDoubt*b.rule.rate[l.meter]
 }
 
 // take takes what an exchange needs, all of it or nothing. What nobody limits is not counted.
@@ -252,11 +263,11 @@ const (
 
 // expect puts in what an exchange is likely to use where its estimate says nothing, or only how much it could be at the very most: an answer is mostly
 // much shorter than it might be, and what is wrong is put right when it has ended.
-func (b *bucket) expect(need *[meters]float64, hits []hit) {
+func (b *bucket) expect(need *[meters]float64, hits []hit, bound bool) {
 	switch {
 	case need[input] == unknown:
 		need[input] = b.guess[input]
-	case b.ratio > 0: // estimates may be bounds that hold whatever the text is
+	case bound && b.ratio > 0: // that holds whatever the text is
 		need[input] *= b.ratio
 	}
 	most := need[output]

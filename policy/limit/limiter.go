@@ -62,7 +62,7 @@ type takenShard struct {
 type taken struct {
 	from     []hit
 	amount   [meters]float64
-	thought  float64 // tokens of input, as estimated
+	thought  float64 // tokens of input, as estimated; zero: nothing is known, or they were counted
 	at       time.Duration
 	released bool // it is no longer under way
 }
@@ -152,24 +152,36 @@ func (l *Limiter) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 }
 
 func (l *Limiter) reserve(d *policy.Demand, hits []hit) ([]policy.Header, *policy.Denial) {
-	now := l.now()
-	t := taken{amount: sized(&d.Estimate), thought: float64(max(d.Estimate.Input, 0)), at: now}
 	var seen views
-	for i, h := range hits {
-		if lack := l.take(hits, i, &t, &seen); lack != nil {
-			t.from = hits[:i]
-			l.giveBack(&t, now)
-			l.refused[lack.meter].Add(1)
-			return nil, denial(d, h.rule, lack, &seen)
-		}
+	t := taken{amount: sized(&d.Estimate), thought: float64(max(d.Estimate.Input, 0)), at: l.now()}
+	lack := l.takeAll(hits, &t, &seen)
+	if before := d.Estimate.Input; lack != nil && lack.doubt && d.Exact().Input < before {
+		seen, t = views{}, taken{amount: sized(&d.Estimate), at: t.at}
+		lack = l.takeAll(hits, &t, &seen)
 	}
-	t.from = hits
+	if lack != nil {
+		l.refused[lack.meter].Add(1)
+		return nil, denial(d, lack.rule, lack, &seen)
+	}
 	s := l.takenOf(d.Exchange)
 	s.mu.Lock()
 	s.m[d.Exchange] = t
 	s.mu.Unlock()
 	l.inFlight.Add(1)
 	return seen.headers(), nil
+}
+
+// takeAll takes from all buckets, or from none.
+func (l *Limiter) takeAll(hits []hit, t *taken, seen *views) *lack {
+	for i := range hits {
+		if lack := l.take(hits, i, t, seen); lack != nil {
+			t.from = hits[:i]
+			l.giveBack(t, t.at)
+			return lack
+		}
+	}
+	t.from = hits
+	return nil
 }
 
 // unknown stands for tokens of which an estimate says nothing: buckets go by what they have learnt.
@@ -196,9 +208,13 @@ func (l *Limiter) take(hits []hit, i int, t *taken, seen *views) *lack {
 	b := s.bucketLocked(h, now)
 	share := l.heldLocked(s, b, now)
 	if need[total] == unknown {
-		b.expect(need, hits)
+		b.expect(need, hits, t.thought > 0)
 	}
 	lack := b.take(need, share)
+	if lack != nil {
+		lack.rule = h.rule
+		lack.doubt = t.thought > 0 && lack.doubtful(b)
+	}
 	if (lack != nil || b.low(share)) && !b.listed && s.part.fraction < 1 {
 		if b.listed = true; b.lease == nil { // it is measured from now on
 			b.asked = *need

@@ -186,6 +186,46 @@ func TestGenerousEstimatesAreScaledByWhatWasUsed(t *testing.T) {
 	}
 }
 
+func TestRequestThatSeemsTooLargeIsCounted(t *testing.T) {
+	a := newAlone(t, Limit{ID: 1, Rates: Rates{Input: 6_000, Burst: time.Minute}})
+	counted := 0
+	e := policy.New(policy.Options{
+		Estimate: func(q *policy.Question) (policy.Estimate, *policy.Denial) {
+			return policy.Estimate{Input: int64(len(q.Body)), Most: int64(len(q.Body))}, nil
+		},
+		Exact: func(q *policy.Question) policy.Estimate {
+			counted++
+			return policy.Estimate{Input: int64(len(q.Body)) / 5, Most: int64(len(q.Body)) / 5}
+		},
+		Accountants: []policy.Accountant{a},
+	})
+	s, err := policy.NewSnapshot(policy.SnapshotData{
+		Tenants: []policy.Tenant{{ID: 1, Name: "acme"}}, Keys: []policy.Key{{ID: 7, Tenant: 1, Hash: policy.HashKey("sk-1")}},
+		Channels: []policy.Channel{{ID: 10, Name: "first", Weight: 1, Models: []policy.Model{{Name: "m"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.SetSnapshot(s)
+	send := func(bytes int) *policy.Denial {
+		x, _, denial := e.Begin(&policy.Head{Method: "POST", Path: "/v1/chat/completions", Authorization: "Bearer sk-1"})
+		if denial != nil {
+			t.Fatal(denial)
+		}
+		_, denial = x.Admit([]byte(fmt.Sprintf(`{"model":"m","messages":[],"user":"%*s"}`, bytes, "")))
+		return denial
+	}
+	if denial := send(20_000); denial != nil || counted != 1 {
+		t.Errorf("20,000 bytes of 4,000 tokens, counted %d times: %v", counted, denial)
+	}
+	if denial := send(40_000); denial == nil || denial.RetryAfter != 0 || counted != 2 {
+		t.Errorf("40,000 bytes of 8,000 tokens, counted %d times: %v", counted, denial)
+	}
+	if denial := send(100_000); denial == nil || counted != 2 {
+		t.Errorf("what cannot be small enough was counted, or admitted: %v", denial)
+	}
+}
+
 // at is the number of the shard of a limit's bucket.
 func (a *alone) at(id ID) int {
 	for i := range a.buckets {

@@ -129,7 +129,7 @@ func (w workload) bootstrap(istiod, admin int) ([]byte, error) {
 			"id": w.id(), "cluster": w.name + "." + w.namespace,
 			"metadata": map[string]any{
 				"NAMESPACE": w.namespace, "CLUSTER_ID": "Kubernetes", "LABELS": labels, "STATIC_LABELS": labels, "ISTIO_VERSION": "1.31.0",
-				"MESH_ID": "cluster.local", "NAME": w.name + "-0", "WORKLOAD_NAME": w.name, "INSTANCE_IPS": w.address,
+				"MESH_ID": "cluster.local", "NAME": w.name + "-0", "WORKLOAD_NAME": w.name, "SERVICE_ACCOUNT": w.name, "INSTANCE_IPS": w.address,
 				"INTERCEPTION_MODE": "NONE", "PROXY_CONFIG": map[string]any{},
 			},
 		},

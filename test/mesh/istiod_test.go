@@ -86,20 +86,6 @@ func readFile(t *testing.T, elements ...string) string {
 	return string(b)
 }
 
-// managed are what Istio makes of a Gateway of the Gateway API: a service, and pods that the service selects.
-func (w workload) managed(port int) []string {
-	return []string{
-		"apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: { name: istio }\nspec: { controllerName: istio.io/gateway-controller }\n",
-		fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: { name: %s, namespace: %s }\nspec:\n  selector: { %s: %s }\n  ports: [{ name: http, port: %d, targetPort: %[5]d }]\n",
-			w.name, w.namespace, w.label[0], w.label[1], port),
-		fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: { name: %[1]s-0, namespace: %[2]s, labels: { %[3]s: %[4]s } }\nstatus: { phase: Running, podIP: %[5]s }\n",
-			w.name, w.namespace, w.label[0], w.label[1], w.address),
-		fmt.Sprintf("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: { name: %[1]s-0, namespace: %[2]s, labels: { kubernetes.io/service-name: %[1]s } }\n"+
-			"addressType: IPv4\nports: [{ name: http, port: %[3]d, protocol: TCP }]\nendpoints: [{ addresses: [%[4]s], targetRef: { kind: Pod, name: %[1]s-0, namespace: %[2]s } }]\n",
-			w.name, w.namespace, port, w.address),
-	}
-}
-
 // startIstiod runs istiod's discovery server with a bundle and returns its port. What only Istio's build of Envoy has is switched off.
 func startIstiod(t *testing.T, b bundle) int {
 	t.Helper()

@@ -16,6 +16,7 @@ type Exchange struct {
 	engine    *Engine
 	snapshot  *Snapshot
 	grant     *grant // nil unless the head was accepted and the body is still awaited
+	held      grant  // what grant points to
 	operation Operation
 	judge     Judge // nil if nobody judges it
 	address   string
@@ -102,7 +103,7 @@ func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Adm
 	}
 	ticket := Ticket{
 		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
-		Stream: req.stream, Model: req.model, Choices: r.choices, Tags: r.tags,
+		Stream: req.stream, Model: req.model, Choices: r.choices, Tags: withTags(g.key.Tags, r.tags),
 		Price: estimate.Price, Service: req.service,
 	}
 	a.Ticket = ticket.String()
@@ -111,19 +112,23 @@ func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Adm
 
 // choose finds the channels for a model.
 func (x *Exchange) choose(g *grant, model string) ([]Choice, *Denial) {
-	if !g.models.allows(model) {
+	if !g.access.allow.allows(model) {
 		return nil, modelNotAllowed(model)
 	}
 	o := x.snapshot.models[model]
 	if o == nil {
 		return nil, modelNotFound(model)
 	}
-	choices := x.engine.pick(o, g.tenant.ID, x.engine.clock())
+	by := g.reach()
+	choices := x.engine.pick(o, &by, x.engine.clock())
 	if len(choices) > 0 {
 		return choices, nil
 	}
-	if o.known(g.tenant.ID) {
+	if o.known(&by) {
 		return nil, noChannel(model)
+	}
+	if g.pin != "" {
+		return nil, notPinned(model)
 	}
 	return nil, modelNotFound(model)
 }

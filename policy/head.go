@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Head is what counts of a request before its body. A header that the client sent on several lines is its values joined by
@@ -51,8 +50,8 @@ func (e *Engine) Begin(h *Head) (*Exchange, *Reply, *Denial) {
 	if x.snapshot == nil {
 		return x, nil, notReady()
 	}
-	grant, denial := e.authenticate(h, x.snapshot, now)
-	if denial != nil {
+	grant := &x.held
+	if denial := e.authenticate(h, x.snapshot, grant, now); denial != nil {
 		return x, nil, denial
 	}
 	path, _, _ := strings.Cut(h.Path, "?")
@@ -105,31 +104,6 @@ func (e *Engine) checkFraming(h *Head, at endpoint) *Denial {
 		return badRequest("", "The request has no body. Send a JSON object.")
 	}
 	return nil
-}
-
-// authenticate finds the key of a request.
-func (e *Engine) authenticate(h *Head, s *Snapshot, now time.Time) (*grant, *Denial) {
-	secret, denial := h.secret()
-	if denial != nil {
-		return nil, denial
-	}
-	hash := HashKey(secret)
-	g := s.keys[hash]
-	if g == nil || hash == e.devHash && !e.dev {
-		return nil, badKey("Incorrect API key provided.")
-	}
-	// From here on the client has proved that it holds the secret: it may know what became of it.
-	switch k := &g.key; {
-	case k.Revoked:
-		return nil, badKey("This API key has been revoked.")
-	case k.Disabled:
-		return nil, badKey("This API key is disabled. Ask whoever gave it to you.")
-	case !k.Expires.IsZero() && !now.Before(k.Expires):
-		return nil, badKey("This API key has expired.")
-	case g.tenant.Disabled:
-		return nil, badKey("The account of this API key is disabled.")
-	}
-	return g, nil
 }
 
 // secret returns the credential that a request carries. SDKs send one in one of three headers; several are taken as long as they

@@ -57,7 +57,7 @@ type Question struct {
 // Header is a header field. The name is in lower case.
 type Header struct{ Name, Value string }
 
-// Tag is a note of a policy on an exchange. It goes with the ticket into the row of the exchange.
+// Tag is a note on an exchange, of its key or of a policy. It goes with the ticket into the row of the exchange.
 type Tag struct{ Name, Value string }
 
 // Limits of the tags of one exchange; what is beyond them is left out.
@@ -101,6 +101,14 @@ func ParseTags(s string) ([]Tag, error) {
 		return nil, fmt.Errorf("%w: tags of %d bytes", ErrTicket, len(b))
 	}
 	return tags, nil
+}
+
+// withTags returns the tags of a key and those of policies; of two with one name the policy's, which knows the exchange.
+func withTags(key, policies []Tag) []Tag {
+	if len(key) == 0 {
+		return policies
+	}
+	return MergeTags(slices.Clone(key), policies)
 }
 
 // Ruling is what a [Judge] changes of a request.

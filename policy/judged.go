@@ -79,8 +79,9 @@ func (x *Exchange) offered(g *grant, model string) []string {
 		return nil
 	}
 	var names []string
-	for _, c := range o.channels {
-		if openTo(c.tenant, g.tenant.ID) && !slices.Contains(names, c.name) {
+	by := g.reach()
+	for i := range o.channels {
+		if c := &o.channels[i]; by.opens(c) && !slices.Contains(names, c.name) {
 			names = append(names, c.name)
 		}
 	}
@@ -91,9 +92,11 @@ func (x *Exchange) offered(g *grant, model string) []string {
 // a policy has chosen it.
 func (x *Exchange) prefer(g *grant, model string, names []string) []Choice {
 	var choices []Choice
+	by := g.reach()
 	for _, name := range names {
-		for _, c := range x.snapshot.models[model].channels {
-			if c.name == name && openTo(c.tenant, g.tenant.ID) && len(choices) < maxChoices {
+		for i := range x.snapshot.models[model].channels {
+			c := &x.snapshot.models[model].channels[i]
+			if c.name == name && by.opens(c) && len(choices) < maxChoices {
 				choices = append(choices, c.choice())
 			}
 		}

@@ -61,5 +61,6 @@ func (s *Snapshot) answer(g *grant, path string) (*Reply, *Denial) {
 
 func (s *Snapshot) has(g *grant, model string) bool {
 	o := s.models[model]
-	return o != nil && g.models.allows(model) && o.served(g.tenant.ID)
+	by := g.reach()
+	return o != nil && g.access.allow.allows(model) && o.served(&by)
 }

@@ -15,19 +15,20 @@ type Health interface {
 	Cooling(ChannelID, time.Time) bool
 }
 
-// pick returns at most [maxChoices] of the candidates that are open to a tenant, in the order of the attempts: by falling
+// pick returns at most [maxChoices] of the candidates that are open to an exchange, in the order of the attempts: by falling
 // priority, and within one priority at random, each next one with a chance in proportion to its weight. Channels that cool down
 // come behind all others, in the same order among themselves: a bad channel is better than none.
-func (e *Engine) pick(o *offer, tenant TenantID, now time.Time) []Choice {
+func (e *Engine) pick(o *offer, by *reach, now time.Time) []Choice {
 	var hot, cold [maxChoices]candidate // on the stack for all but the largest installations
 	ready, cooling := hot[:0], cold[:0]
-	for _, c := range o.channels {
+	for i := range o.channels {
+		c := &o.channels[i]
 		switch {
-		case !openTo(c.tenant, tenant):
+		case !by.opens(c):
 		case e.health != nil && e.health.Cooling(c.channel, now):
-			cooling = append(cooling, c)
+			cooling = append(cooling, *c)
 		default:
-			ready = append(ready, c)
+			ready = append(ready, *c)
 		}
 	}
 	n := min(len(ready)+len(cooling), maxChoices)

@@ -52,7 +52,7 @@ func TestPickOrdersByPriorityThenCooling(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := New(Options{Health: tt.cooling})
-			if got := ids(e.pick(offerOf(t, slices.Clone(channels)...), tt.tenant, noon)); !slices.Equal(got, tt.want) {
+			if got := ids(e.pick(offerOf(t, slices.Clone(channels)...), &reach{tenant: tt.tenant}, noon)); !slices.Equal(got, tt.want) {
 				t.Errorf("order = %v, want %v", got, tt.want)
 			}
 		})
@@ -79,11 +79,11 @@ func TestPickIsAnOrderedPermutation(t *testing.T) {
 		}
 		o := offerOf(t, channels...)
 		before := slices.Clone(o.channels)
-		got := ids(New(Options{Random: rand.NewPCG(rng.Uint64(), 1), Health: health}).pick(o, 1, noon))
+		got := ids(New(Options{Random: rand.NewPCG(rng.Uint64(), 1), Health: health}).pick(o, &reach{tenant: 1}, noon))
 		if len(got) != min(open, maxChoices) {
 			t.Fatalf("%d choices of %d that are open", len(got), open)
 		}
-		if !slices.Equal(o.channels, before) {
+		if !slices.EqualFunc(o.channels, before, func(a, b candidate) bool { return a.channel == b.channel }) {
 			t.Fatal("the offer, which all requests share, was reordered")
 		}
 		for i, id := range got {
@@ -109,7 +109,7 @@ func TestPickFollowsWeights(t *testing.T) {
 	e := New(Options{Random: rand.NewPCG(5, 6)})
 	first, second := map[ChannelID]float64{}, map[[2]ChannelID]float64{}
 	for range draws {
-		got := ids(e.pick(o, 1, noon))
+		got := ids(e.pick(o, &reach{tenant: 1}, noon))
 		first[got[0]]++
 		second[[2]ChannelID{got[0], got[1]}]++
 	}

@@ -21,7 +21,9 @@ const (
 	CodeMethodNotAllowed    = "method_not_allowed"
 	CodeUnsupportedEncoding = "unsupported_content_encoding"
 	CodeTooLarge            = "request_too_large"
+	CodeAddressNotAllowed   = "ip_not_authorized" // OpenAI's word
 	CodeModelNotAllowed     = "model_not_allowed"
+	CodeChannelNotAllowed   = "channel_not_allowed"
 	CodeModelNotFound       = "model_not_found"
 	CodeNoChannel           = "no_channel"
 	CodeRateLimit           = "rate_limit_exceeded"
@@ -130,6 +132,30 @@ func badJSON(err error, within string, offset int) *Denial {
 	d.Message = fmt.Sprintf("We could not parse the JSON body of your request: %s at byte %d. "+
 		"Write %q once, in lower case and without escapes.", e.Reason, at, e.Key)
 	return d
+}
+
+// Stale returns the denial for a time in which the database has not confirmed for too long what the gateway decides by: keys may have been revoked.
+func Stale() *Denial {
+	return &Denial{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeUnavailable, RetryAfter: 5 * time.Second,
+		Message: "The gateway has not reached its database for too long and takes no new requests. Retry in a moment.",
+	}
+}
+
+// wrongAddress refuses a key that comes from where it may not be. Who sends it has proved to hold it, and may know why it does not work.
+func wrongAddress() *Denial {
+	return &Denial{
+		Status: http.StatusUnauthorized, Type: typeInvalidRequest, Code: CodeAddressNotAllowed,
+		Message: "This API key may not be used from this IP address.",
+	}
+}
+
+// notPinned refuses a key that was sent with the name of a channel behind it.
+func notPinned(model string) *Denial {
+	return &Denial{
+		Status: http.StatusForbidden, Type: typeInvalidRequest, Code: CodeChannelNotAllowed, Param: "model",
+		Message: fmt.Sprintf("The channel that was sent with the API key does not serve the model `%s` to it.", model),
+	}
 }
 
 func modelNotAllowed(model string) *Denial {

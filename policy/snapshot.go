@@ -4,9 +4,11 @@ package policy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"unicode"
 	"unicode/utf8"
 )
@@ -16,44 +18,71 @@ type SnapshotData struct {
 	Tenants  []Tenant
 	Keys     []Key
 	Channels []Channel
+
+	// Keyring, if not nil, has the keys, and Keys must be empty. It may change while the snapshot is in use: keys are many, and each
+	// changes by itself. One whose tenant the snapshot does not have is refused until another snapshot has it.
+	Keyring *Keyring
 }
 
-// Snapshot is a [SnapshotData] that has been checked and indexed. It is immutable: the engine reads one without a lock, and a
+// Snapshot is a [SnapshotData] that has been checked and indexed. But for the keyring it is immutable: the engine reads one without a lock, and a
 // change of the configuration is another Snapshot.
 type Snapshot struct {
-	// Keys are found by the SHA-256 of what the client sent. The time that a lookup takes depends on that hash only, and who
-	// cannot choose a secret by its hash learns nothing of the hashes that are stored from it: so it need not be constant.
-	keys   map[KeyHash]*grant
-	models map[string]*offer
-	names  []string // of models, sorted
+	keys    *Keyring
+	tenants map[TenantID]Tenant
+	models  map[string]*offer
+	names   []string // of models, sorted
 }
 
 // grant is a key with what it gives access to.
 type grant struct {
 	key    Key
 	tenant Tenant
-	models allowList
+	access *access
+	pin    string // the id or the name of the only channel to use; empty: any
+}
+
+// reach returns which channels the grant is good for.
+func (g *grant) reach() reach {
+	return reach{tenant: g.tenant.ID, groups: [2][]string{g.tenant.Groups, g.key.Groups}, pin: g.pin}
+}
+
+// reach is which channels an exchange may use. The zero value is for those that are open to everybody.
+type reach struct {
+	tenant TenantID
+	groups [2][]string // a channel must be in one of each; none: in any or none
+	pin    string
+}
+
+// opens reports whether the channel of a candidate may be used.
+func (r *reach) opens(c *candidate) bool {
+	if c.tenant != 0 && c.tenant != r.tenant {
+		return false
+	}
+	for _, of := range r.groups {
+		if len(of) > 0 && !slices.ContainsFunc(c.groups, func(g string) bool { return slices.Contains(of, g) }) {
+			return false
+		}
+	}
+	return r.pin == "" || r.pin == c.name || r.pin == strconv.FormatInt(int64(c.channel), 10)
 }
 
 // offer is where a model can be had.
 type offer struct {
 	channels []candidate // enabled ones, by falling priority, then by id
-	disabled []TenantID  // whom the disabled ones are open to (zero for everybody)
+	disabled []candidate
 }
 
 // candidate is a channel that serves the model of an offer.
 type candidate struct {
 	channel  ChannelID
 	name     string
-	upstream string // never empty
-	tenant   TenantID
+	upstream string   // never empty
+	tenant   TenantID // whose it is; zero for everybody's
+	groups   []string
 	priority int
 	weight   int
 	partial  Partial // empty for BillEstimate, as in a ticket
 }
-
-// openTo reports whether a channel that belongs to owner, or to nobody, takes the calls of a tenant.
-func openTo(owner, tenant TenantID) bool { return owner == 0 || owner == tenant }
 
 // NewSnapshot checks the data and indexes it. It keeps no reference to the slices of data. It returns an error for data that no
 // store should hold: ids that are not positive or repeat, keys or channels of tenants that are missing, hashes that repeat, models
@@ -64,11 +93,16 @@ func NewSnapshot(data SnapshotData) (*Snapshot, error) {
 		if _, twice := tenants[t.ID]; t.ID <= 0 || twice {
 			return nil, fmt.Errorf("tenant %d: id is not positive or not unique", t.ID)
 		}
+		t.Groups = slices.Clone(t.Groups)
 		tenants[t.ID] = t
 	}
-	s := &Snapshot{keys: make(map[KeyHash]*grant, len(data.Keys)), models: make(map[string]*offer)}
-	if err := s.addKeys(data.Keys, tenants); err != nil {
-		return nil, err
+	s := &Snapshot{keys: data.Keyring, tenants: tenants, models: make(map[string]*offer)}
+	if s.keys == nil {
+		if err := s.addKeys(data.Keys); err != nil {
+			return nil, err
+		}
+	} else if len(data.Keys) > 0 {
+		return nil, errors.New("keys beside a keyring")
 	}
 	if err := s.addChannels(data.Channels, tenants); err != nil {
 		return nil, err
@@ -83,27 +117,19 @@ func NewSnapshot(data SnapshotData) (*Snapshot, error) {
 	return s, nil
 }
 
-func (s *Snapshot) addKeys(keys []Key, tenants map[TenantID]Tenant) error {
-	seen := make(map[KeyID]struct{}, len(keys))
-	for _, k := range keys {
-		if _, twice := seen[k.ID]; k.ID <= 0 || twice {
-			return fmt.Errorf("key %d: id is not positive or not unique", k.ID)
+// addKeys makes a keyring of keys whose tenants are known.
+func (s *Snapshot) addKeys(keys []Key) error {
+	b := NewKeyBuilder(len(keys))
+	for i := range keys {
+		if err := b.Add(&keys[i]); err != nil {
+			return err
 		}
-		seen[k.ID] = struct{}{}
-		tenant, ok := tenants[k.Tenant]
-		if !ok {
-			return fmt.Errorf("key %d: no tenant %d", k.ID, k.Tenant)
+		if _, ok := s.tenants[keys[i].Tenant]; !ok {
+			return fmt.Errorf("key %d: no tenant %d", keys[i].ID, keys[i].Tenant)
 		}
-		if other, twice := s.keys[k.Hash]; twice {
-			return fmt.Errorf("key %d: same hash as key %d", k.ID, other.key.ID)
-		}
-		if slices.Contains(k.Models, "") {
-			return fmt.Errorf("key %d: empty model name", k.ID)
-		}
-		k.Models = slices.Clone(k.Models)
-		s.keys[k.Hash] = &grant{key: k, tenant: tenant, models: newAllowList(k.Models)}
 	}
-	return nil
+	s.keys = &Keyring{}
+	return s.keys.Replace(b)
 }
 
 func (s *Snapshot) addChannels(channels []Channel, tenants map[TenantID]Tenant) error {
@@ -149,16 +175,16 @@ func (s *Snapshot) addModel(c *Channel, m Model) error {
 		o = &offer{}
 		s.models[m.Name] = o
 	}
-	if c.Disabled {
-		o.disabled = append(o.disabled, c.Tenant)
-		return nil
-	}
 	if c.Partial == BillEstimate {
 		c.Partial = ""
 	}
-	o.channels = append(o.channels, candidate{
+	to := &o.channels
+	if c.Disabled {
+		to = &o.disabled
+	}
+	*to = append(*to, candidate{
 		channel: c.ID, name: c.Name, upstream: upstream, tenant: c.Tenant, priority: c.Priority, weight: c.Weight,
-		partial: c.Partial,
+		partial: c.Partial, groups: slices.Clone(c.Groups),
 	})
 	return nil
 }
@@ -176,12 +202,17 @@ func properName(name string) bool {
 	return true
 }
 
-// served reports whether a tenant can have the model at present.
-func (o *offer) served(tenant TenantID) bool {
-	return slices.ContainsFunc(o.channels, func(c candidate) bool { return openTo(c.tenant, tenant) })
-}
+// served reports whether the model can be had at present.
+func (o *offer) served(by *reach) bool { return anyOpen(o.channels, by) }
 
-// known reports whether a tenant could have the model if no channel were disabled.
-func (o *offer) known(tenant TenantID) bool {
-	return o.served(tenant) || slices.ContainsFunc(o.disabled, func(owner TenantID) bool { return openTo(owner, tenant) })
+// known reports whether the model could be had if no channel were disabled.
+func (o *offer) known(by *reach) bool { return o.served(by) || anyOpen(o.disabled, by) }
+
+func anyOpen(channels []candidate, by *reach) bool {
+	for i := range channels {
+		if by.opens(&channels[i]) {
+			return true
+		}
+	}
+	return false
 }

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"crypto/sha256"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -22,14 +23,18 @@ type (
 type Tenant struct {
 	ID       TenantID
 	Name     string
-	Disabled bool // every key of a disabled tenant is refused
+	Disabled bool     // every key of a disabled tenant is refused
+	Groups   []string // only channels of one of these groups; none means any channel
 }
 
 // KeyHash is the SHA-256 of a key's secret. The secret itself is shown once and kept nowhere.
 type KeyHash [sha256.Size]byte
 
 // HashKey returns the hash under which a key's secret is stored and looked up.
-func HashKey(secret string) KeyHash { return sha256.Sum256([]byte(secret)) }
+func HashKey(secret string) KeyHash {
+	var room [160]byte // most secrets fit, and cost no allocation
+	return sha256.Sum256(append(room[:0], secret...))
+}
 
 // Key is a credential that a client sends to the gateway.
 type Key struct {
@@ -37,10 +42,20 @@ type Key struct {
 	Tenant   TenantID
 	Hash     KeyHash
 	Name     string
-	Models   []string  // model names that the key may use, each possibly with * as a wildcard; none means all
-	Disabled bool      // set by an operator; may be undone
-	Revoked  bool      // final
-	Expires  time.Time // zero means never
+	Models   []string       // model names that the key may use, each possibly with * as a wildcard; none means all
+	Groups   []string       // only channels of one of these groups, and of one of the tenant's; none means the tenant's
+	Networks []netip.Prefix // where its clients may be; none means anywhere
+	Tags     []Tag          // for the rows of its exchanges
+	Disabled bool           // set by an operator; may be undone
+	Revoked  bool           // final
+	Expires  time.Time      // zero means never
+
+	// Pinnable keys may be sent with a channel behind them, as in "sk-KEY-CHANNEL", the form of one-api: only that channel is used then.
+	Pinnable bool
+
+	// Previous is the hash of the secret before this one, which works until PreviousUntil; that is zero when there was none.
+	Previous      KeyHash
+	PreviousUntil time.Time
 }
 
 // Channel is one upstream account: where a model can be had, in what order of preference. Its URL and credential are no
@@ -53,7 +68,8 @@ type Channel struct {
 	Weight   int      // share of first attempts among channels of one priority; at least 1
 	Tenant   TenantID // only this tenant may use it; zero means everybody
 	Disabled bool
-	Partial  Partial // what is billed without the provider's count; empty means [BillEstimate]
+	Partial  Partial  // what is billed without the provider's count; empty means [BillEstimate]
+	Groups   []string // that it belongs to; keys and tenants may be held to some
 }
 
 // Partial says what is billed of an exchange whose tokens the provider did not count: the client left, the provider cut the answer or

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// authenticate finds the key of a request, and sets g to what it gives access to.
+func (e *Engine) authenticate(h *Head, s *Snapshot, g *grant, now time.Time) *Denial {
+	secret, denial := h.secret()
+	if denial != nil {
+		return denial
+	}
+	hash := HashKey(secret)
+	if !s.keys.find(&hash, g) && !s.keys.findPinned(secret, &hash, g) || hash == e.devHash && !e.dev {
+		return badKey("Incorrect API key provided.")
+	}
+	// From here on the client has proved that it holds the secret: it may know what became of it.
+	switch k := &g.key; {
+	case k.Revoked:
+		return badKey("This API key has been revoked.")
+	case k.Disabled:
+		return badKey("This API key is disabled. Ask whoever gave it to you.")
+	case hash == k.Previous && !now.Before(k.PreviousUntil):
+		return badKey("This API key has been replaced by a new one. Ask whoever gave it to you.")
+	case !k.Expires.IsZero() && !now.Before(k.Expires):
+		return badKey("This API key has expired.")
+	case len(k.Networks) > 0 && !within(k.Networks, h.Address):
+		return wrongAddress()
+	}
+	tenant, known := s.tenants[g.key.Tenant]
+	if !known { // the key has come before its tenant
+		return notReady()
+	}
+	if tenant.Disabled {
+		return badKey("The account of this API key is disabled.")
+	}
+	g.tenant = tenant
+	return nil
+}
+
+// within reports whether an address is in one of the networks. One that is not known is in none.
+func within(networks []netip.Prefix, address string) bool {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// findPinned takes a secret apart that has a channel behind it, "sk-KEY-CHANNEL", and finds the key if it may be used so. The hash is set to
+// that of the key. Neither a name of a channel nor a key need be free of hyphens: what stands before the last hyphen is tried, and what stands before the
+// second, since keys of one-api have just one.
+func (r *Keyring) findPinned(secret string, hash *KeyHash, g *grant) bool {
+	last := strings.LastIndexByte(secret, '-')
+	first := strings.IndexByte(secret, '-') + 1
+	first += strings.IndexByte(secret[first:], '-')
+	for _, at := range [...]int{last, first} {
+		if at <= 0 || at == len(secret)-1 {
+			continue
+		}
+		if h := HashKey(secret[:at]); r.find(&h, g) && g.key.Pinnable {
+			*hash, g.pin = h, secret[at+1:]
+			return true
+		}
+	}
+	*g = grant{}
+	return false
+}

@@ -27,6 +27,7 @@ type Gateway struct {
 	Idle         time.Duration // of an exchange: no byte either way
 	Total        time.Duration // of an exchange, with all attempts
 	LogInterval  time.Duration // between the lines that say that a long exchange still lives
+	TrustedHops  int           // proxies before Envoy whose x-forwarded-for is believed
 	ForwardFake  bool          // let x-fake-* headers, which steer the built-in fake provider, through to the channels
 
 	// PolicyHeaders are headers of requests and responses that the processor sees besides [ForwardedHeaders], in lower case: for policies that

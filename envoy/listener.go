@@ -144,6 +144,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		RequestTimeout:                durationpb.New(bodyTimeout),
 		StreamIdleTimeout:             durationpb.New(g.Idle),
 		UseRemoteAddress:              wrapperspb.Bool(true),
+		XffNumTrustedHops:             uint32(g.TrustedHops), //nolint:gosec // a handful
 		InternalAddressConfig:         &hcmv3.HttpConnectionManager_InternalAddressConfig{}, // nobody's headers are trusted
 		EarlyHeaderMutationExtensions: early,
 		NormalizePath:                 wrapperspb.Bool(true),

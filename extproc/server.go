@@ -24,6 +24,9 @@ type Options struct {
 	Registerer prometheus.Registerer // nil means that the metrics are not exposed
 	Clock      func() time.Time      // for durations; nil means time.Now
 
+	// TrustedHops is how many proxies stand before Envoy whose x-forwarded-for is believed; zero: clients connect to Envoy themselves.
+	TrustedHops int
+
 	// Admitted is told of every admission, with the size of the client's body, before Envoy is. With an error the request is refused as
 	// unavailable. It is called by many goroutines at once, and every request waits for it. Nil admits all.
 	Admitted func(a *policy.Admission, bodyBytes int) error
@@ -38,6 +41,8 @@ type Server struct {
 	metrics  *metrics
 	clock    func() time.Time
 	admitted func(*policy.Admission, int) error
+
+	trustedHops int
 }
 
 var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
@@ -45,7 +50,7 @@ var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
 // New returns a server, to be registered with extprocv3.RegisterExternalProcessorServer. It panics if a metric of its names is
 // registered already.
 func New(o Options) *Server {
-	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted}
+	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted, trustedHops: o.TrustedHops}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

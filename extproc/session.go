@@ -62,7 +62,7 @@ func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.Proces
 
 // begin decides by the headers, if that is possible.
 func (x *session) begin(h *extprocv3.HttpHeaders, c *extprocv3.ProtocolConfiguration) (answer *extprocv3.ProcessingResponse, done bool) {
-	exchange, reply, denial := x.server.engine.Begin(head(h))
+	exchange, reply, denial := x.server.engine.Begin(head(h, x.server.trustedHops))
 	x.exchange = exchange
 	switch {
 	case denial != nil:
@@ -134,20 +134,34 @@ func (x *session) id() string {
 	return x.exchange.ID.String()
 }
 
-// addressHeader ends with the address that Envoy saw the client connect from. What stands before it is the client's word.
+// addressHeader ends with the address that Envoy saw somebody connect from: the client, or the last of the proxies that are trusted. Each of those has
+// put the address before it there. What stands before that is the client's word.
 const addressHeader = "x-forwarded-for"
 
-// head picks what the engine reads from the headers. Envoy has lower-cased their names.
-func head(h *extprocv3.HttpHeaders) *policy.Head {
-	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
-	for _, v := range h.GetHeaders().GetHeaders() {
-		if v.GetKey() == addressHeader {
-			all := value(v)
-			out.Address = strings.TrimSpace(all[strings.LastIndexByte(all, ',')+1:])
-			continue
+// clientAddress returns the address that the first of so many trusted proxies saw. Where there are fewer addresses somebody has come past the proxies, and what
+// Envoy saw itself is all that can be believed.
+func clientAddress(forwarded string, trusted int) string {
+	rest := forwarded
+	for ; trusted > 0; trusted-- {
+		at := strings.LastIndexByte(rest, ',')
+		if at < 0 {
+			rest = forwarded
+			break
 		}
+		rest = rest[:at]
+	}
+	return strings.TrimSpace(rest[strings.LastIndexByte(rest, ',')+1:])
+}
+
+// head picks what the engine reads from the headers. Envoy has lower-cased their names.
+func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
+	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
+	var forwarded string
+	for _, v := range h.GetHeaders().GetHeaders() {
 		var to *string
 		switch v.GetKey() {
+		case addressHeader:
+			to = &forwarded
 		case ":method":
 			to = &out.Method
 		case ":path":
@@ -173,6 +187,7 @@ func head(h *extprocv3.HttpHeaders) *policy.Head {
 		}
 		*to += value(v)
 	}
+	out.Address = clientAddress(forwarded, trusted)
 	return out
 }
 

@@ -249,11 +249,26 @@ func TestWatcherIsClosedWhenTheClientLeaves(t *testing.T) {
 
 func TestAddressIsTheOneThatEnvoySaw(t *testing.T) {
 	t.Parallel()
-	for sent, want := range map[string]string{"10.0.0.1": "10.0.0.1", "6.6.6.6, 10.0.0.1": "10.0.0.1", "spoofed,::1": "::1", "": ""} {
-		h := responseHeaders(false, ":method", "POST", "x-forwarded-for", sent, "x-team", "red").GetResponseHeaders()
-		got := head(h)
-		if got.Address != want {
-			t.Errorf("%q: address %q, want %q", sent, got.Address, want)
+	for _, tt := range []struct {
+		sent    string
+		trusted int
+		want    string
+	}{
+		{"10.0.0.1", 0, "10.0.0.1"},
+		{"6.6.6.6, 10.0.0.1", 0, "10.0.0.1"},
+		{"spoofed,::1", 0, "::1"},
+		{"", 0, ""},
+		{"6.6.6.6, 203.0.113.9, 10.0.0.1", 1, "203.0.113.9"}, // of a client that wrote the first itself
+		{"6.6.6.6,203.0.113.9,10.0.0.2,10.0.0.1", 2, "203.0.113.9"},
+		{"203.0.113.9, 10.0.0.1", 1, "203.0.113.9"},
+		{"10.0.0.1", 1, "10.0.0.1"}, // who comes past the proxy
+		{"10.0.0.2, 10.0.0.1", 2, "10.0.0.1"},
+		{"", 1, ""},
+	} {
+		h := responseHeaders(false, ":method", "POST", "x-forwarded-for", tt.sent, "x-team", "red").GetResponseHeaders()
+		got := head(h, tt.trusted)
+		if got.Address != tt.want {
+			t.Errorf("%q behind %d: address %q, want %q", tt.sent, tt.trusted, got.Address, tt.want)
 		}
 		if diff := cmp.Diff(got.Headers, []policy.Header{{Name: "x-team", Value: "red"}}); diff != "" {
 			t.Error(diff)

@@ -137,6 +137,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 		Total:        cfg.Timeouts.Total,
 		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
+		TrustedHops:  cfg.Gateway.TrustedHops,
 
 		PolicyHeaders: append([]string{":authority"}, cfg.Plugins.Headers...), // every plugin that speaks proxy-wasm is shown it
 

@@ -44,6 +44,7 @@ type Config struct {
 type Gateway struct {
 	Listen       string `yaml:"listen"`         // host:port
 	MaxBodyBytes int64  `yaml:"max_body_bytes"` // of a request; longer ones get 413
+	TrustedHops  int    `yaml:"trusted_hops"`   // proxies before Envoy whose x-forwarded-for is believed
 
 	ProxyProtocol bool `yaml:"proxy_protocol"` // connections begin with the header of the PROXY protocol
 	TLS           TLS  `yaml:"tls"`
@@ -103,6 +104,8 @@ type Envoy struct {
 type Admin struct {
 	Listen string `yaml:"listen"` // host:port
 	Token  Secret `yaml:"token"`  // the bearer token of the API
+
+	AuditRetention time.Duration `yaml:"audit_retention"` // how long entries of the audit are kept; 0 means for ever
 }
 
 // Durability says what the note of an admitted exchange outlives before its request goes on.
@@ -181,6 +184,8 @@ type PluginLimits struct {
 type Database struct {
 	URL      Secret `yaml:"url"`       // holds a password
 	MaxConns int    `yaml:"max_conns"` // per process
+
+	MaxStale time.Duration `yaml:"max_stale"` // how long to decide without it by what it said last
 }
 
 // Default returns the configuration that an empty file stands for. Its secrets are references that nothing has resolved yet.
@@ -207,7 +212,7 @@ func Default() Config {
 		},
 		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
 		Limits:   Limits{CutOff: GoOn, Unpriced: AllowUnpriced},
-		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8},
+		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8, MaxStale: 24 * time.Hour},
 	}
 }
 

@@ -56,6 +56,9 @@ const (
 	minRetention = 31 * 24 * time.Hour
 	minLease     = time.Second // Envoy writes lines of what is under way four times in it
 	maxWorkers   = 1024
+	maxHops      = 16
+	minStale     = 10 * time.Second
+	minAudit     = 24 * time.Hour
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
 	maxDrain        = time.Hour
@@ -78,6 +81,7 @@ func (c Config) Validate() error {
 	v.require("state_dir", c.StateDir)
 	v.address("gateway.listen", c.Gateway.Listen)
 	v.within("gateway.max_body_bytes", c.Gateway.MaxBodyBytes, 1024, maxBody)
+	v.within("gateway.trusted_hops", int64(c.Gateway.TrustedHops), 0, maxHops)
 	if c.Gateway.TLS.Cert == "" && c.Gateway.TLS.Key != "" {
 		v.add("gateway.tls.key", "needs gateway.tls.cert, the certificate that it belongs to")
 	}
@@ -127,6 +131,12 @@ func (c Config) Validate() error {
 		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
 	}
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
+	if c.Database.MaxStale < minStale {
+		v.add("database.max_stale", "must be at least %s, not %s", minStale, c.Database.MaxStale)
+	}
+	if keep := c.Admin.AuditRetention; keep != 0 && keep < minAudit {
+		v.add("admin.audit_retention", "must be at least %v, or 0 to keep entries for ever, not %v", minAudit, keep)
+	}
 	return v.err()
 }
 

@@ -54,6 +54,7 @@ func (p *processor) tidy(ctx context.Context, letters prometheus.Gauge) {
 			p.log.Info("dropped old days of weir.usage", "days", n)
 		}
 	}
+	failed("forget keys that were deleted", p.store.PruneKeys(ctx))
 	_, err := p.store.PruneWriters(ctx, forgetLogs)
 	failed("forget logs of long ago", err)
 	n, err := p.store.DeadLetters(ctx)

@@ -52,6 +52,7 @@ func newLife() *life {
 // The log tells of each change, not of each attempt.
 func (p *processor) awaitDatabase(ctx context.Context) error {
 	began, said, pause := time.Now(), "", databaseRetry
+	fallBack := sync.OnceValue(func() error { return p.fallBack(ctx) })
 	for {
 		err := p.store.Migrate(ctx)
 		if err == nil {
@@ -74,9 +75,9 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 		p.life.trouble.Store(&err)
 		if reason := err.Error(); reason != said {
 			said = reason
-			p.log.Warn("the database cannot be reached: requests are refused until it can", "err", err)
+			p.log.Warn("the database cannot be reached", "err", err)
 		}
-		if err := p.xds.Bare(ctx); err != nil {
+		if err := fallBack(); err != nil {
 			return err
 		}
 		p.life.despair()
@@ -89,10 +90,19 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 	}
 }
 
+// fallBack does without the database: by what is kept, or by refusing requests.
+func (p *processor) fallBack(ctx context.Context) error {
+	if p.restore(ctx) {
+		return nil
+	}
+	p.log.Warn("requests are refused until the database can be reached")
+	return p.xds.Bare(ctx)
+}
+
 // awaitConfiguration returns when requests may come: Envoy holds them until then. It reports false when there is no need any more.
 //
-// Normally that is when the first configuration is in force, and other replicas have left a part of every limit to this one. Without one they are refused, which is better than to let everybody wait who
-// comes. A configuration that is kept for such times would be put in force here.
+// Normally that is when the first configuration is in force, which may be the one that is kept for times when the database is away, and other replicas have left a part of
+// every limit to this one. Without a configuration requests are refused, which is better than to let everybody wait who comes.
 func (p *processor) awaitConfiguration(ctx context.Context) bool {
 	look := time.After(firstLook)
 	for _, there := range []<-chan struct{}{p.life.configured, p.books.limits.agreed} {

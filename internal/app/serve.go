@@ -23,6 +23,7 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
+	"github.com/weir-proxy/weir/internal/kept"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/internal/version"
@@ -44,6 +45,8 @@ type processor struct {
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	plugins   *loader.Loader
 	tls       *certificate
+	modules   *kept.Modules // of plugins
+	state     *state
 	seen      seen
 	books     books
 	life      *life
@@ -52,8 +55,8 @@ type processor struct {
 // Serve runs the processor until ctx ends. Then it admits nothing any more, waits for the lines of what is in flight for as long as
 // processor.drain says, ships what Envoy's log holds, says in one line what it leaves on the disk, and returns nil.
 //
-// A database that cannot be reached at the start is waited for, while requests are refused; what waiting does not mend, such as a wrong
-// password, is an error with a hint. Another processor with the same state_dir is waited for too, since it may be about to stop.
+// A database that cannot be reached at the start is waited for, while requests are decided by what is kept on the disk, or refused if that is too old or missing; what
+// waiting does not mend, such as a wrong password, is an error with a hint. Another processor with the same state_dir is waited for too, since it may be about to stop.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	tuneCollector(ctx)
 	key, err := cfg.EncryptionKey()
@@ -74,6 +77,9 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	defer s.Close()
 	p, err := newProcessor(ctx, cfg, s, log)
 	if err != nil {
+		return err
+	}
+	if p.state, err = newState(cfg.StateDir, key, p.registry); err != nil {
 		return err
 	}
 	if err := p.openBooks(ctx); err != nil {
@@ -104,7 +110,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,
-		Gate:            p.spool.Denial,
+		Gate:            p.gate,
 		Judge:           p.plugins.Judge,
 		Estimate:        p.books.costs.Estimate,
 		Exact:           p.books.costs.Exact,
@@ -152,6 +158,8 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.administer(ctx) })
 	group.Go(func() error { return p.account(ctx) })
 	group.Go(func() error { return p.spool.Run(ctx) })
+	group.Go(func() error { return p.plugins.Run(ctx) })
+	group.Go(func() error { return p.keepState(ctx) })
 	group.Go(func() error { return p.follow(ctx) })
 	group.Go(func() error { return p.tls.watch(ctx, p.xds.SetCertificate) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
@@ -168,7 +176,6 @@ func (p *processor) follow(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.plugins.Run(ctx) })
 	group.Go(func() error { return p.watch(ctx) })
 	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.resolve(ctx) })

@@ -36,13 +36,17 @@ func (s *seen) register(r prometheus.Registerer) {
 
 // watch keeps the engine and Envoy at what the database says.
 func (p *processor) watch(ctx context.Context) error {
-	return p.store.Watch(ctx, func(c store.Configuration) error { return p.apply(ctx, c) })
+	return p.store.Watch(ctx, store.Following{
+		Keys:  p.state.keys,
+		Apply: func(c store.Configuration) error { return p.apply(ctx, c) },
+		Seen:  p.seenBy,
+	})
 }
 
 // apply puts a configuration in force. New clusters are published before the engine may name them, and Envoy learns of a channel's
 // end after the engine has stopped naming it, so that no decision names a cluster that Envoy was never told of.
 func (p *processor) apply(ctx context.Context, c store.Configuration) error {
-	snapshot, err := policy.NewSnapshot(snapshotData(c))
+	snapshot, err := policy.NewSnapshot(snapshotData(c, p.state.keys))
 	if err != nil {
 		return fmt.Errorf("revision %d: %w", c.Revision, err)
 	}
@@ -64,21 +68,21 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	}
 	p.engine.SetSnapshot(snapshot)
 	p.life.conclude()
+	p.state.mu.Lock()
+	p.state.configuration = &c
+	p.state.mu.Unlock()
 	p.seen.revision.Store(c.Revision)
-	p.seen.keys.Store(int64(len(c.Keys)))
+	p.seen.keys.Store(int64(p.state.keys.Len()))
 	p.seen.channels.Store(int64(len(c.Channels)))
-	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", len(c.Keys), "channels", len(c.Channels),
+	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", p.state.keys.Len(), "channels", len(c.Channels),
 		"attachments", len(c.Attachments), "price_version", c.Prices.ID)
 	return nil
 }
 
-func snapshotData(c store.Configuration) policy.SnapshotData {
-	var d policy.SnapshotData
+func snapshotData(c store.Configuration, keys *policy.Keyring) policy.SnapshotData {
+	d := policy.SnapshotData{Keyring: keys}
 	for _, t := range c.Tenants {
 		d.Tenants = append(d.Tenants, t.Tenant)
-	}
-	for _, k := range c.Keys {
-		d.Keys = append(d.Keys, k.Key)
 	}
 	for _, ch := range c.Channels {
 		d.Channels = append(d.Channels, ch.Channel)
@@ -120,9 +124,12 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 // their usage waits in the log. Were it a failure, a load balancer would take every gateway out at once for an outage that no client notices.
 func (p *processor) databaseCheck(ctx context.Context) admin.Check {
 	c := check("database", p.databaseState(ctx), "answers", "see that Postgres runs and that DATABASE_URL is right")
-	if c.Verdict == admin.Fail && p.engine.Ready() {
-		c.Verdict = admin.Warn
-		c.Detail += "; requests are served by the last configuration, and usage waits in the log"
+	if detail := p.stateDetail(); c.Verdict == admin.Fail && detail != "" {
+		c.Detail += "; " + detail
+		if !p.state.stale.Load() {
+			c.Verdict = admin.Warn
+			c.Detail += ", and usage waits in the log"
+		}
 	}
 	return c
 }

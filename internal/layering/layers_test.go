@@ -48,10 +48,8 @@ var layers = map[string]layer{
 	"internal/app": {
 		[]string{
 			"envoy", "extproc", "policy", "policy/limit", "usage", "internal/admin", "internal/child", "internal/config", "internal/costs", "internal/fake",
-			"internal/loader", "internal/postgres", "internal/prices", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host",
-			"plugins/proxywasm", "usage/journal",
-			"envoy", "extproc", "policy", "usage", "internal/admin", "internal/child", "internal/config", "internal/fake", "internal/loader", "internal/mesh",
-			"internal/postgres", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host", "usage/journal",
+			"internal/kept", "internal/loader", "internal/mesh", "internal/postgres", "internal/prices", "internal/store", "internal/tokens", "internal/version",
+			"plugins/chain", "plugins/host", "plugins/proxywasm", "usage/journal",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
@@ -72,6 +70,7 @@ var layers = map[string]layer{
 	"internal/config":             {nil, "what a process is told must not depend on what it does with it"},
 	"internal/fake":               {nil, "a provider that shares code with the gateway would share its mistakes"},
 	"internal/jsonscan":           {nil, "it reads bytes"},
+	"internal/kept":               {[]string{"policy", "internal/store"}, "it keeps what the store has read; when to read it and when to believe it is not its business"},
 	"internal/layering":           {nil, "it is tests alone"},
 	"internal/postgres":           {[]string{"internal/child", "internal/filelock", "internal/wheel"}, "it runs a server; what is in it is store's business"},
 	"internal/postgres/pgtest":    {[]string{"internal/postgres", "internal/repo"}, "it serves tests"},

@@ -24,6 +24,7 @@ type NewChannel struct {
 	Weight     int            // zero means 1
 	Tenant     string         // ref; empty means that every tenant may use it
 	Partial    policy.Partial // empty means policy.BillEstimate
+	Groups     []string       // that it belongs to
 }
 
 // ChannelChange says what to change of a channel; nil leaves a field as it is.
@@ -38,10 +39,11 @@ type ChannelChange struct {
 	Tenant     *string // ref; empty means that every tenant may use it
 	Disabled   *bool
 	Partial    *policy.Partial
+	Groups     *[]string
 }
 
 const selectChannel = `select c.id, c.name, c.provider, c.base_url, c.credential, c.priority, c.weight, coalesce(c.tenant_id, 0),
-	coalesce(t.name, ''), c.disabled, c.bill_partial, c.created,
+	coalesce(t.name, ''), c.disabled, c.bill_partial, c.groups, c.created,
 	array(select m.name from weir.channel_model m where m.channel_id = c.id order by m.position),
 	array(select m.upstream from weir.channel_model m where m.channel_id = c.id order by m.position)
 	from weir.channel c left join weir.tenant t on t.id = c.tenant_id `
@@ -51,11 +53,11 @@ func (s *Store) scanChannel(row pgx.CollectableRow) (c Channel, err error) {
 	var sealed []byte
 	var names, upstreams []string
 	err = row.Scan(&c.ID, &c.Name, &c.Provider, &c.BaseURL, &sealed, &c.Priority, &c.Weight, &c.Tenant, &c.TenantName, &c.Disabled,
-		&c.Partial, &c.Created, &names, &upstreams)
+		&c.Partial, &c.Groups, &c.Created, &names, &upstreams)
 	if err != nil {
 		return c, err
 	}
-	c.Created = c.Created.UTC()
+	c.Created, c.Groups = c.Created.UTC(), noneIfEmpty(c.Groups)
 	for i, name := range names {
 		c.Models = append(c.Models, policy.Model{Name: name, Upstream: upstreams[i]})
 	}
@@ -68,7 +70,7 @@ func (s *Store) scanChannel(row pgx.CollectableRow) (c Channel, err error) {
 // CreateChannel makes a channel.
 func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error) {
 	c := Channel{
-		Channel:  policy.Channel{Name: n.Name, Models: n.Models, Priority: n.Priority, Weight: cmp.Or(n.Weight, defaultWeight), Partial: cmp.Or(n.Partial, policy.BillEstimate)},
+		Channel:  policy.Channel{Name: n.Name, Models: n.Models, Priority: n.Priority, Weight: cmp.Or(n.Weight, defaultWeight), Partial: cmp.Or(n.Partial, policy.BillEstimate), Groups: n.Groups},
 		Provider: n.Provider, BaseURL: n.BaseURL, Credential: n.Credential,
 	}
 	if err := checkChannel(&c); err != nil {
@@ -87,9 +89,9 @@ func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error
 		if err != nil {
 			return fmt.Errorf("channel %q: %w", c.Name, err)
 		}
-		_, err = tx.Exec(ctx, `insert into weir.channel (id, name, provider, base_url, credential, priority, weight, tenant_id, bill_partial)
-			values ($1, $2, $3, $4, $5, $6, $7, nullif($8::bigint, 0), $9)`,
-			c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Partial)
+		_, err = tx.Exec(ctx, `insert into weir.channel (id, name, provider, base_url, credential, priority, weight, tenant_id, bill_partial, groups)
+			values ($1, $2, $3, $4, $5, $6, $7, nullif($8::bigint, 0), $9, $10)`,
+			c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Partial, list(c.Groups))
 		if err != nil {
 			return err
 		}
@@ -109,7 +111,7 @@ func (s *Store) CreateChannel(ctx context.Context, n NewChannel) (Channel, error
 func checkChannel(c *Channel) (err error) {
 	base, err := checkBaseURL(c.BaseURL)
 	err = errors.Join(checkName("channel", c.Name), checkProvider(c.Provider), err, checkCredential(c.Credential), checkModels(c.Models),
-		checkPlace(c.Priority, c.Weight), checkPartial(c.Partial))
+		checkPlace(c.Priority, c.Weight), checkPartial(c.Partial), checkGroups("channel", c.Groups))
 	c.BaseURL = base
 	return err
 }
@@ -130,7 +132,9 @@ func insertModels(ctx context.Context, tx pgx.Tx, id policy.ChannelID, models []
 		names[i], upstreams[i] = m.Name, m.Upstream
 	}
 	_, err := tx.Exec(ctx, `insert into weir.channel_model (channel_id, position, name, upstream)
-		select $1, position, name, upstream from unnest($2::text[], $3::text[]) with ordinality as m (name, upstream, position)`,
+		select $1, position, name, upstream from unnest($2::text[], $3::text[]) with ordinality as m (name, upstream, position)
+		on conflict (channel_id, name) do update set position = excluded.position, upstream = excluded.upstream
+		where (channel_model.position, channel_model.upstream) <> (excluded.position, excluded.upstream)`,
 		id, names, upstreams)
 	return err
 }
@@ -182,6 +186,7 @@ func (s *Store) SetChannel(ctx context.Context, ref string, ch ChannelChange) (C
 		set(&c.Weight, ch.Weight)
 		set(&c.Disabled, ch.Disabled)
 		set(&c.Partial, ch.Partial)
+		set(&c.Groups, ch.Groups)
 		if err := checkChannel(&c); err != nil {
 			return err
 		}
@@ -190,14 +195,11 @@ func (s *Store) SetChannel(ctx context.Context, ref string, ch ChannelChange) (C
 				return err
 			}
 		}
-		if err := s.updateChannel(ctx, tx, &c); err != nil {
+		if err := s.updateChannel(ctx, tx, &c, ch.Credential != nil); err != nil {
 			return err
 		}
 		if ch.Models != nil {
-			if _, err := tx.Exec(ctx, `delete from weir.channel_model where channel_id = $1`, c.ID); err != nil {
-				return err
-			}
-			if err := insertModels(ctx, tx, c.ID, c.Models); err != nil {
+			if err := setModels(ctx, tx, c.ID, c.Models); err != nil {
 				return err
 			}
 		}
@@ -210,15 +212,31 @@ func (s *Store) SetChannel(ctx context.Context, ref string, ch ChannelChange) (C
 	return c, nil
 }
 
-func (s *Store) updateChannel(ctx context.Context, tx pgx.Tx, c *Channel) error {
-	sealed, err := s.cipher.seal(c.ID, c.Credential)
-	if err != nil {
+// updateChannel writes a channel, its credential only if that is another: sealed again it would look as if it were.
+func (s *Store) updateChannel(ctx context.Context, tx pgx.Tx, c *Channel, credential bool) error {
+	var sealed []byte // null
+	if credential {
+		var err error
+		if sealed, err = s.cipher.seal(c.ID, c.Credential); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, `update weir.channel set name = $2, provider = $3, base_url = $4, credential = coalesce($5, credential), priority = $6,
+		weight = $7, tenant_id = nullif($8::bigint, 0), disabled = $9, bill_partial = $10, groups = $11 where id = $1`,
+		c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Disabled, c.Partial, list(c.Groups))
+	return err
+}
+
+// setModels makes models those that a channel serves. What stays is not touched.
+func setModels(ctx context.Context, tx pgx.Tx, id policy.ChannelID, models []policy.Model) error {
+	names := make([]string, len(models))
+	for i, m := range models {
+		names[i] = m.Name
+	}
+	if _, err := tx.Exec(ctx, `delete from weir.channel_model where channel_id = $1 and name <> all ($2)`, id, names); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `update weir.channel set name = $2, provider = $3, base_url = $4, credential = $5, priority = $6, weight = $7,
-		tenant_id = nullif($8::bigint, 0), disabled = $9, bill_partial = $10 where id = $1`,
-		c.ID, c.Name, c.Provider, c.BaseURL, sealed, c.Priority, c.Weight, c.Tenant, c.Disabled, c.Partial)
-	return err
+	return insertModels(ctx, tx, id, models)
 }
 
 // DeleteChannel deletes a channel. Rows of usage that name it stay. It works without the right secret key, so that a channel

@@ -10,21 +10,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Configuration reads everything the data plane runs on, in one snapshot of the database.
+// oneSnapshot is for reads that must fit together.
+func oneSnapshot() pgx.TxOptions {
+	return pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+}
+
+// Configuration reads what the data plane runs on, but for the keys, in one snapshot of the database.
 func (s *Store) Configuration(ctx context.Context) (Configuration, error) {
 	var c Configuration
-	o := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, s.pool, o, func(tx pgx.Tx) (err error) {
+	err := pgx.BeginTxFunc(ctx, s.pool, oneSnapshot(), func(tx pgx.Tx) (err error) {
 		if c.Revision, err = revision(ctx, tx); err != nil {
 			return err
 		}
-		var errs [6]error
+		var errs [5]error
 		c.Tenants, errs[0] = tenants(ctx, tx)
-		c.Keys, errs[1] = many(ctx, tx, scanKey, selectKey+`order by k.id`)
-		c.Channels, errs[2] = s.channels(ctx, tx)
-		c.Attachments, errs[3] = attachments(ctx, tx)
-		c.Limits, errs[4] = rateLimits(ctx, tx)
-		c.Prices, errs[5] = pricesInForce(ctx, tx)
+		c.Channels, errs[1] = s.channels(ctx, tx)
+		c.Attachments, errs[2] = attachments(ctx, tx)
+		c.Limits, errs[3] = rateLimits(ctx, tx)
+		c.Prices, errs[4] = pricesInForce(ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	if err != nil {

@@ -52,6 +52,9 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	if err := s.stampKeys(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
 	return s.EnsurePartitions(ctx, time.Now())
 }
 

@@ -122,8 +122,18 @@ type querier interface {
 // beginning, so that what fn checks stays true until it commits, and no two changes deadlock.
 func (s *Store) change(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `select n from weir.revision for update`); err != nil {
+		if _, err := tx.Exec(ctx, `select `+setActor+` from weir.revision for update`, actorOf(ctx), addressOf(ctx)); err != nil {
 			return fmt.Errorf("lock configuration: %w", err)
+		}
+		return fn(tx)
+	})
+}
+
+// changeKeys runs fn in a transaction that changes keys. Those that change different keys need not wait for each other: each key is followed by itself.
+func (s *Store) changeKeys(ctx context.Context, fn func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `select `+setActor, actorOf(ctx), addressOf(ctx)); err != nil {
+			return fmt.Errorf("say who changes keys: %w", err)
 		}
 		return fn(tx)
 	})
@@ -132,11 +142,18 @@ func (s *Store) change(ctx context.Context, fn func(pgx.Tx) error) error {
 // SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	stateUniqueViolation = "23505"
+	stateForeignKey      = "23503"
 	stateCheckViolation  = "23514" // a row that no partition takes, too
 	stateLimitExceeded   = "54000" // a value that is too long for an index
 	stateBadCopy         = "22P04" // COPY was not in its format
 	stateRaised          = "P0001" // raised by a trigger
 )
+
+// hasState reports whether err is Postgres refusing something with this SQLSTATE.
+func hasState(err error, state string) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == state
+}
 
 // violates reports whether err is Postgres refusing a duplicate under the named unique constraint or index.
 func violates(err error, constraint string) bool {

@@ -188,14 +188,14 @@ func TestConfigurationIsEverythingAtOneRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Keys: []Key{k}, Channels: []Channel{ch}, Limits: []RateLimit{l}, Attachments: []Attachment{a}}
+	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Channels: []Channel{ch}, Limits: []RateLimit{l}, Attachments: []Attachment{a}}
 	if diff := cmp.Diff(got, want, cmpopts.IgnoreFields(Configuration{}, "Revision")); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}
 	if got.Revision <= before.Revision {
 		t.Errorf("revision %d after %d", got.Revision, before.Revision)
 	}
-	if got.Keys[0].Hash != policy.HashKey(secret.Reveal()) {
+	if k.Hash != policy.HashKey(secret.Reveal()) {
 		t.Error("the hash is not that of the secret")
 	}
 }
@@ -211,15 +211,6 @@ func TestEachChangeGrowsTheRevision(t *testing.T) {
 			_, err := s.SetTenant(ctx, "acme", TenantChange{Disabled: new(true)})
 			return err
 		}},
-		{"create key", func(ctx context.Context) error {
-			_, _, err := s.CreateKey(ctx, NewKey{Tenant: "acme", Name: "k"})
-			return err
-		}},
-		{"set key", func(ctx context.Context) error {
-			_, err := s.SetKey(ctx, "k", KeyChange{Disabled: new(true)})
-			return err
-		}},
-		{"revoke key", func(ctx context.Context) error { _, err := s.RevokeKey(ctx, "k"); return err }},
 		{"create channel", func(ctx context.Context) error { _, err := s.CreateChannel(ctx, plain("c")); return err }},
 		{"set channel", func(ctx context.Context) error {
 			_, err := s.SetChannel(ctx, "c", ChannelChange{Weight: new(2)})
@@ -250,9 +241,23 @@ func TestEachChangeGrowsTheRevision(t *testing.T) {
 		}
 		last = n
 	}
-	if _, err := s.RevokeKey(t.Context(), "k"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("the revoked key of a deleted tenant: %v", err)
+}
+
+func TestTenantGoesWithItsRevokedKeys(t *testing.T) {
+	s := migrated(t)
+	if _, err := s.CreateTenant(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
 	}
+	mustKey(t, s, NewKey{Tenant: "acme", Name: "k"})
+	wantError(t, s.DeleteTenant(t.Context(), "acme"), ErrInUse, "1 keys")
+	if _, err := s.RevokeKey(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteTenant(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.RevokeKey(t.Context(), "k")
+	wantError(t, err, ErrNotFound, "key")
 }
 
 func plain(name string) NewChannel {

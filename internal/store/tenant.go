@@ -18,12 +18,17 @@ const DefaultTenant = "default"
 type TenantChange struct {
 	Name     *string
 	Disabled *bool
+	Groups   *[]string // of channels; an empty list means any
 }
 
-const selectTenant = `select t.id, t.name, t.disabled, t.created from weir.tenant t `
+const (
+	tenantColumns = `t.id, t.name, t.disabled, t.groups, t.created`
+	selectTenant  = `select ` + tenantColumns + ` from weir.tenant t `
+)
 
 func scanTenant(row pgx.CollectableRow) (t Tenant, err error) {
-	err = row.Scan(&t.ID, &t.Name, &t.Disabled, &t.Created)
+	err = row.Scan(&t.ID, &t.Name, &t.Disabled, &t.Groups, &t.Created)
+	t.Groups = noneIfEmpty(t.Groups)
 	t.Created = t.Created.UTC()
 	return t, err
 }
@@ -35,7 +40,7 @@ func (s *Store) CreateTenant(ctx context.Context, name string) (Tenant, error) {
 	}
 	var t Tenant
 	err := s.change(ctx, func(tx pgx.Tx) (err error) {
-		t, err = one(ctx, tx, scanTenant, `insert into weir.tenant as t (name) values ($1) returning t.id, t.name, t.disabled, t.created`, name)
+		t, err = one(ctx, tx, scanTenant, `insert into weir.tenant as t (name) values ($1) returning `+tenantColumns, name)
 		return err
 	})
 	if err != nil {
@@ -93,8 +98,14 @@ func (s *Store) SetTenant(ctx context.Context, ref string, c TenantChange) (Tena
 			}
 		}
 		set(&t.Name, c.Name)
+		if c.Groups != nil {
+			if err := checkGroups("tenant", *c.Groups); err != nil {
+				return err
+			}
+		}
 		set(&t.Disabled, c.Disabled)
-		_, err = tx.Exec(ctx, `update weir.tenant set name = $2, disabled = $3 where id = $1`, t.ID, t.Name, t.Disabled)
+		set(&t.Groups, c.Groups)
+		_, err = tx.Exec(ctx, `update weir.tenant set name = $2, disabled = $3, groups = $4 where id = $1`, t.ID, t.Name, t.Disabled, list(t.Groups))
 		return err
 	})
 	if err != nil {
@@ -142,6 +153,8 @@ func tenantError(verb, name string, err error) error {
 		return nil
 	case violates(err, "tenant_name"):
 		return fmt.Errorf("tenant %q: %w", name, ErrExists)
+	case hasState(err, stateForeignKey):
+		return fmt.Errorf("tenant %q: %w: it has just got a key", name, ErrInUse)
 	case own(err):
 		return err
 	}

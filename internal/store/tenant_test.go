@@ -42,7 +42,7 @@ func TestTenantNameIsTakenOnce(t *testing.T) {
 	}
 	got, err := s.CreateTenant(t.Context(), "acme")
 	wantError(t, err, ErrExists, `tenant "acme"`)
-	if got != (Tenant{}) {
+	if got.ID != 0 {
 		t.Errorf("besides the error: %+v", got)
 	}
 	_, err = s.SetTenant(t.Context(), "acme", TenantChange{Name: new("Acme!")})

@@ -46,7 +46,8 @@ type Tenant struct {
 type Key struct {
 	policy.Key
 	TenantName string
-	Hint       string // the first and last characters of the secret, for people to tell keys apart: "sk-weir-Ab…9z"
+	Metadata   map[string]string // for people; nil: none
+	Hint       string            // the first and last characters of the secret, for people to tell keys apart: "sk-weir-Ab…9z"
 	Created    time.Time
 }
 
@@ -60,11 +61,10 @@ type Channel struct {
 	Created    time.Time
 }
 
-// Configuration is everything the data plane runs on, read in one snapshot of the database.
+// Configuration is what the data plane runs on but for the keys, which are many and followed one by one. It is read in one snapshot of the database.
 type Configuration struct {
 	Revision int64 // grows with every committed change
 	Tenants  []Tenant
-	Keys     []Key
 	Channels []Channel
 	Prices   prices.Version // in force
 

@@ -191,7 +191,7 @@ func (s *Store) usage(ctx context.Context, f *UsageFilter, before time.Time, win
 	}
 	sql := `select ts, exchange_id, u.tenant_id, key_id, coalesce(channel_id, 0), coalesce(t.name, ''), coalesce(k.name, ''), coalesce(c.name, ''),
 			model, upstream_model, operation, status, http_status, attempts, stream, estimated,
-			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, billed_input_tokens, billed_output_tokens, cost_nanousd, price_version, coalesce(token_details, '{}'), request_bytes, response_bytes, first_byte_ms, duration_ms, tags
+			input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, billed_input_tokens, billed_output_tokens, cost_nanousd, price_version, coalesce(token_details, '{}'), request_bytes, response_bytes, first_byte_ms, duration_ms, u.tags
 		from (` + found + `) u
 		left join weir.tenant t on t.id = u.tenant_id left join weir.key k on k.id = u.key_id left join weir.channel c on c.id = u.channel_id` + newest
 	return many(ctx, s.pool, scanUsage, sql, c.args...)

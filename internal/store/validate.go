@@ -4,6 +4,7 @@ package store
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -169,6 +170,92 @@ func checkKeySecret(s Secret) error {
 
 func visibleASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+}
+
+// Bounds on what a key may carry.
+const (
+	maxGroups        = 64
+	maxNetworks      = 256
+	maxKeyTags       = 8 // of the 16 that a row may have: policies want some
+	maxMetadata      = 64
+	maxMetadataValue = 1024
+	maxHint          = 32
+)
+
+// checkGroups checks names of groups of channels.
+func checkGroups(what string, groups []string) error {
+	if len(groups) > maxGroups {
+		return invalid("groups of a %s: %d of them, at most %d", what, len(groups), maxGroups)
+	}
+	for i, g := range groups {
+		if err := checkName("group", g); err != nil {
+			return err
+		}
+		if slices.Contains(groups[:i], g) {
+			return invalid("group %q: it is listed twice", g)
+		}
+	}
+	return nil
+}
+
+// parseNetworks reads networks as people write them: "10.0.0.0/8", or an address by itself.
+func parseNetworks(texts []string) ([]netip.Prefix, error) {
+	if len(texts) > maxNetworks {
+		return nil, invalid("networks: %d of them, at most %d", len(texts), maxNetworks)
+	}
+	var all []netip.Prefix
+	for _, s := range texts {
+		n, err := netip.ParsePrefix(s)
+		if a, alone := netip.ParseAddr(s); alone == nil {
+			n, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil || n.Addr().Zone() != "":
+			return nil, invalid("network %q: it is not as in 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7", s)
+		case n.Addr().Is4In6():
+			return nil, invalid("network %q: write it as one of IPv4", s)
+		case n != n.Masked():
+			return nil, invalid("network %q: bits are set beyond the prefix; do you mean %s, or %s?", s, n.Masked(), n.Addr())
+		case slices.Contains(all, n):
+			return nil, invalid("network %q: it is listed twice", s)
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+// checkTags checks what goes into each row of usage of a key.
+func checkTags(tags map[string]string) error {
+	if len(tags) > maxKeyTags {
+		return invalid("tags: %d of them, at most %d", len(tags), maxKeyTags)
+	}
+	return checkTexts("tag", tags, policy.MaxTagValue)
+}
+
+func checkMetadata(m map[string]string) error {
+	if len(m) > maxMetadata {
+		return invalid("metadata: %d members, at most %d", len(m), maxMetadata)
+	}
+	return checkTexts("metadata", m, maxMetadataValue)
+}
+
+func checkTexts(what string, m map[string]string, most int) error {
+	for name, value := range m {
+		if name == "" || len(name) > policy.MaxTagName || !visibleASCII(name) {
+			return invalid("%s name %q: it must have 1 to %d visible ASCII characters", what, name, policy.MaxTagName)
+		}
+		if len(value) > most || !utf8.ValidString(value) || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return invalid("%s %s: its value must have at most %d bytes, all of them printable", what, name, most)
+		}
+	}
+	return nil
+}
+
+func checkHint(hint string) error {
+	if hint == "" || len(hint) > maxHint || !utf8.ValidString(hint) || strings.ContainsFunc(hint, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return invalid("key hint %q: it must be 1 to %d bytes to know the secret by, such as its first and last characters", hint, maxHint)
+	}
+	return nil
 }
 
 func checkExpires(expires, now time.Time) error {

@@ -11,37 +11,62 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/weir-proxy/weir/policy"
 )
 
 const (
 	pollInterval = 500 * time.Millisecond // a revoked key must stop working within a second, LISTEN or not
 	pollTimeout  = 5 * time.Second        // for one look at the revision
 	loadTimeout  = 60 * time.Second       // for reading the whole configuration
+	maxSilence   = time.Hour              // a reader that was stopped for longer reads all: deleted keys are not remembered for ever
 	maxBackoff   = 2 * time.Second        // bounds how long a database that is back goes unnoticed
 	keepalive    = 30 * time.Second       // a silent listener asks its connection whether it lives
 )
 
-// Watch calls apply with the configuration at the start and after each change, never twice at once. Changes that come fast may be
-// seen as one. It learns of them within half a second by asking for the revision, sooner by LISTEN, which it does not rely on.
+// Following is what [Store.Watch] keeps at what the database says.
+type Following struct {
+	// Keys gets all keys at the start, and then those that change.
+	Keys *policy.Keyring
+
+	// Apply puts a configuration in force, at the start and after each change, never twice at once. Changes that come fast may be seen as one. An error
+	// means that it is not in force, and is to be tried again.
+	Apply func(Configuration) error
+
+	// Seen, if it is not nil, hears of each look at the database after which both are up to date.
+	Seen func(Look)
+}
+
+// Look is a look at the database that found everything in force, or has put it in force.
+type Look struct {
+	Time        time.Time // when it began; what was committed before is in force
+	Transaction int64     // see [Store.Transaction]
+	Changed     bool      // something is other than before
+}
+
+// Watch keeps keys and configuration at what the database says. It learns of changes within half a second by asking, sooner by LISTEN, which it does not rely on.
+// The configuration is asked for by its revision, and read whole; keys are asked for by the transactions that have not been seen, and only those that changed are read.
 //
-// While the database is away, or apply returns an error, Watch logs that once, tries again with a growing pause, and the last
-// configuration stays in force. After an outage it applies what it finds, even under the same revision: the database may have
+// While the database is away, or Apply returns an error, Watch logs that once, tries again with a growing pause, and what was read last
+// stays in force. After an outage it applies what it finds, even under the same revision: the database may have
 // been restored from a backup. Watch returns only when ctx ends, with the error of ctx.
-func (s *Store) Watch(ctx context.Context, apply func(Configuration) error) error {
+func (s *Store) Watch(ctx context.Context, f Following) error {
 	changed := make(chan struct{}, 1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.listen(ctx, changed) })
 	g.Go(func() error {
-		w := watcher{store: s, apply: apply}
+		w := watcher{store: s, following: f}
 		return w.run(ctx, changed)
 	})
 	return g.Wait()
 }
 
 type watcher struct {
-	store   *Store
-	apply   func(Configuration) error
-	current int64 // the revision that was applied last; zero means that the next look applies whatever it finds
+	store     *Store
+	following Following
+	current   int64       // the revision that was applied last; zero means that the next look applies whatever it finds
+	keys      keyPosition // empty means that the next look reads all keys
+	looked    time.Time   // when the keys were read last
 }
 
 func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
@@ -52,7 +77,7 @@ func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			w.current = 0
+			w.current, w.keys = 0, ""
 		}
 		// A hint does not cut the pause after an error short, or a storm of changes would be a storm of errors.
 		hint := changed
@@ -69,15 +94,85 @@ func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// look applies the configuration if its revision is another than the current one.
+// look puts in force what has changed since the last look. Keys that are known already come first, since one may be revoked; keys that are new come after
+// the configuration, so that none is in force before the policies of its tenant.
 func (w *watcher) look(ctx context.Context) error {
+	look := Look{Time: time.Now()}
+	if w.looked.IsZero() || look.Time.Sub(w.looked) > maxSilence || w.keys == "" {
+		return w.lookAtAll(ctx, look)
+	}
 	poll, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	n, err := revision(poll, w.store.pool)
+	c, err := w.store.pollKeys(poll, w.keys)
+	if err != nil {
+		return err
+	}
+	if c.all || c.revision < w.current {
+		w.current = 0
+		return w.lookAtAll(ctx, look)
+	}
+	look.Changed = c.revision != w.current || len(c.changed)+len(c.gone) > 0
+	known, fresh := w.split(c.changed)
+	if err := w.following.Keys.Change(known, c.gone); err != nil {
+		return fmt.Errorf("apply keys: %w", err)
+	}
+	if err := w.configure(ctx, c.revision); err != nil {
+		return err
+	}
+	if err := w.following.Keys.Change(fresh, nil); err != nil {
+		return fmt.Errorf("apply keys: %w", err)
+	}
+	w.done(look, c.at)
+	return nil
+}
+
+// split tells the keys that are in the keyring from those that are new.
+func (w *watcher) split(keys []policy.Key) (known, fresh []policy.Key) {
+	for i := range keys {
+		if w.following.Keys.Knows(keys[i].ID) {
+			known = append(known, keys[i])
+		} else {
+			fresh = append(fresh, keys[i])
+		}
+	}
+	return known, fresh
+}
+
+// lookAtAll reads all keys, and the configuration if need be.
+func (w *watcher) lookAtAll(ctx context.Context, look Look) error {
+	load, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	keys, at, err := w.store.loadKeys(load)
+	if err != nil {
+		return err
+	}
+	n, err := revision(load, w.store.pool)
 	if err != nil {
 		return fmt.Errorf("read revision: %w", err)
 	}
-	if n == w.current {
+	// A key that was revoked must not wait for the configuration, and the first configuration must find the keys there.
+	if err := w.following.Keys.Replace(keys); err != nil {
+		return fmt.Errorf("apply keys: %w", err)
+	}
+	if err := w.configure(ctx, n); err != nil {
+		return err
+	}
+	look.Changed = true
+	w.done(look, at)
+	return nil
+}
+
+func (w *watcher) done(look Look, at keyPosition) {
+	w.keys, w.looked = at, look.Time
+	look.Transaction, _ = at.bounds()
+	if w.following.Seen != nil {
+		w.following.Seen(look)
+	}
+}
+
+// configure applies the configuration if its revision is another than the current one.
+func (w *watcher) configure(ctx context.Context, revision int64) error {
+	if revision == w.current {
 		return nil
 	}
 	load, cancel := context.WithTimeout(ctx, loadTimeout)
@@ -86,7 +181,7 @@ func (w *watcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.apply(c); err != nil {
+	if err := w.following.Apply(c); err != nil {
 		return fmt.Errorf("apply revision %d: %w", c.Revision, err)
 	}
 	w.current = c.Revision

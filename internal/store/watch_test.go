@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/internal/postgres/pgtest"
+	"github.com/weir-proxy/weir/policy"
 )
 
 // patience bounds waits for what another process does; only a failure lasts that long.
@@ -36,7 +37,7 @@ func watch(t *testing.T, s *Store, fail func(Configuration) error) *watched {
 	w := &watched{seen: make(chan Configuration, 100)}
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Watch(ctx, func(c Configuration) error {
+		done <- s.Watch(ctx, Following{Keys: &policy.Keyring{}, Apply: func(c Configuration) error {
 			if fail != nil {
 				if err := fail(c); err != nil {
 					return err
@@ -44,7 +45,7 @@ func watch(t *testing.T, s *Store, fail func(Configuration) error) *watched {
 			}
 			w.seen <- c
 			return nil
-		})
+		}})
 	}()
 	w.end = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() { _ = w.end() })

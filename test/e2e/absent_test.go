@@ -5,8 +5,10 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -126,6 +128,7 @@ func TestTheProcessorWaitsForItsDatabase(t *testing.T) {
 		t.Errorf("/readyz without Postgres, while requests are served: %d %s, %v; want 200 and what is degraded", status, body, err)
 	}
 	w.KillProcessor()
+	w.forget()
 	w.StartProcessor() // which waits for /livez
 	w.refused(t)
 	status, body, err := w.ready()
@@ -165,6 +168,82 @@ func TestTheProcessorWaitsForItsDatabase(t *testing.T) {
 	if told < 1 || told > 2 || there != 1 { // twice when it was asked while Postgres was starting
 		t.Errorf("the log tells %d times that the database is away and %d times that it is back", told, there)
 	}
+}
+
+// forget removes what the processor keeps for times without its database.
+func (w *world) forget() {
+	if err := os.Remove(filepath.Join(w.Dir, "kept")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		panic(err)
+	}
+}
+
+// A processor that is started while Postgres is down serves by what it keeps on the disk, and says so; for so long as that may be believed. A key that was
+// revoked before is refused, and what is used meanwhile is in the books.
+func TestTheProcessorServesByWhatItKeeps(t *testing.T) {
+	const believed = 15 * time.Second
+	db := newDatabase(t)
+	r := rig.Start(t, rig.Options{Production: true, DSN: db.server.DSN(), Config: fmt.Sprintf("database: {max_stale: %s}\n", believed)})
+	w := &world{Rig: r, provider: r.Provider(fake.Options{})}
+	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL, Credential: "sk-in-the-clear"})
+	revoked, _ := r.Key(store.NewKey{Name: "revoked"})
+	w.key, _ = r.Key(store.NewKey{Name: "k"})
+	if _, err := r.Store.RevokeKey(t.Context(), "revoked"); err != nil {
+		t.Fatal(err)
+	}
+	r.Settle()
+	if err := w.ask(http.DefaultClient, hello, "usage"); err != nil {
+		t.Fatal(err)
+	}
+	w.StopProcessor() // which keeps what it has
+	kept, err := os.ReadFile(filepath.Join(w.Dir, "kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(kept, []byte("sk-in-the-clear")) || bytes.Contains(kept, []byte(w.key)) {
+		t.Error("a secret stands in the file in the clear")
+	}
+	db.stop()
+	w.StartProcessor()
+	w.Eventually("a request is served", func() error { return w.ask(http.DefaultClient, hello, "usage") })
+	if a := w.as(revoked); a.status != 401 {
+		t.Errorf("a revoked key gets %d", a.status)
+	}
+	status, body, err := w.ready()
+	if err != nil || status != 200 || !strings.Contains(body, "kept on the disk") {
+		t.Errorf("/readyz: %d %s, %v; want 200 and by what it serves", status, body, err)
+	}
+	w.Eventually("the end of what may be believed", func() error {
+		status, body, err := w.ready()
+		if err == nil && (status != 503 || !strings.Contains(body, "requests are refused")) {
+			err = fmt.Errorf("%d %s", status, body)
+		}
+		return err
+	})
+	w.refused(t)
+	w.KillProcessor()
+	w.StartProcessor() // for which it is too old
+	w.refused(t)
+	db.start()
+	w.Eventually("the test's own connections are to this server", func() error { return w.Store.Ping(t.Context()) })
+	w.Settle()
+	w.Eventually("a request is served again", func() error { return w.ask(http.DefaultClient, hello, "usage") })
+	w.Rows(int(w.provider.Ledger().Totals().Requests))
+}
+
+// as sends a request with a key.
+func (w *world) as(key string) answer {
+	r, err := http.NewRequest(http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(hello))
+	if err != nil {
+		panic(err)
+	}
+	r.Header.Set("authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return answer{body: err.Error()}
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read to its end
+	b, _ := io.ReadAll(resp.Body)
+	return answer{status: resp.StatusCode, header: resp.Header, body: string(b)}
 }
 
 // What waiting does not mend is an error at once.

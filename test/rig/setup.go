@@ -105,6 +105,17 @@ func (r *Rig) Settle() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	last, err := r.Store.Transaction(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Eventually("the processor has the keys", func() error {
+		n, err := r.Metric("weir_configuration_transaction")
+		if err == nil && int64(n) < last {
+			err = fmt.Errorf("transaction %v, want %d", n, last)
+		}
+		return err
+	})
 	r.Eventually("the processor has the configuration", func() error {
 		n, err := r.Metric("weir_configuration_revision")
 		if err == nil && int64(n) < c.Revision {

@@ -21,6 +21,7 @@ func channelOf(c store.Channel) Channel {
 		Weight:        c.Weight,
 		Disabled:      c.Disabled,
 		BillPartial:   string(c.Partial),
+		Groups:        append([]string{}, c.Groups...),
 		Created:       c.Created,
 	}
 	if c.Tenant != 0 {
@@ -64,6 +65,7 @@ func (a *api) createChannel(w http.ResponseWriter, r *http.Request) error {
 		Weight:     weight,
 		Tenant:     n.Tenant,
 		Partial:    policy.Partial(n.BillPartial),
+		Groups:     n.Groups,
 	})
 	if err != nil {
 		return err
@@ -94,6 +96,7 @@ func (a *api) changeChannel(w http.ResponseWriter, r *http.Request) error {
 		Weight:   c.Weight,
 		Disabled: c.Disabled,
 		Partial:  (*policy.Partial)(c.BillPartial),
+		Groups:   c.Groups,
 	}
 	if c.Credential != nil {
 		secret := store.Secret(*c.Credential)

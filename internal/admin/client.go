@@ -34,6 +34,7 @@ const maxAnswer = 64 << 20
 type Client struct {
 	base  string
 	token store.Secret
+	as    string // who it says that it acts for
 	http  *http.Client
 	slow  *http.Client // for what makes the server compile
 }
@@ -69,6 +70,9 @@ func NewClient(base string, token store.Secret) (*Client, error) {
 	}, nil
 }
 
+// As makes the audit name who the client acts for: the token is the same for all.
+func (c *Client) As(name string) { c.as = name }
+
 // URL returns the base URL that the client speaks to.
 func (c *Client) URL() string { return c.base }
 
@@ -95,6 +99,9 @@ func (c *Client) send(by *http.Client, req *http.Request, out any) error {
 	ctx := req.Context()
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token.Reveal())
+	}
+	if c.as != "" {
+		req.Header.Set(actorHeader, c.as)
 	}
 	res, err := by.Do(req)
 	if err != nil {
@@ -228,6 +235,23 @@ func (c *Client) SetKey(ctx context.Context, ref string, ch KeyChange) (Key, err
 // RevokeKey ends a key for good.
 func (c *Client) RevokeKey(ctx context.Context, ref string) (Key, error) {
 	return send[Key](ctx, c, http.MethodPost, pathOf("key", ref)+"/revoke", nil)
+}
+
+// RotateKey gives a key a new secret, which is told only here. The one that it has works for the overlap yet.
+func (c *Client) RotateKey(ctx context.Context, ref string, overlap time.Duration) (CreatedKey, error) {
+	return send[CreatedKey](ctx, c, http.MethodPost, pathOf("key", ref)+"/rotate", Rotation{OverlapSeconds: int64(overlap / time.Second)})
+}
+
+// ImportKeys makes keys that have secrets already.
+func (c *Client) ImportKeys(ctx context.Context, n KeyImport) (KeyImported, error) {
+	return send[KeyImported](ctx, c, http.MethodPost, "/api/v1/keys/import", n)
+}
+
+// Audit returns the last n entries of the audit, newest first.
+func (c *Client) Audit(ctx context.Context, q AuditQuery, n int) ([]AuditEntry, error) {
+	v := q.values()
+	v.Set("limit", strconv.Itoa(min(n, maxLimit)))
+	return pages[AuditEntry](ctx, c, "/api/v1/audit", v, n)
 }
 
 // Channels returns all channels.

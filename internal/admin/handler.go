@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/weir-proxy/weir/internal/prices"
 	"github.com/weir-proxy/weir/internal/store"
@@ -41,6 +42,13 @@ type KeyWriter interface {
 	CreateKey(ctx context.Context, n store.NewKey) (store.Key, store.Secret, error)
 	SetKey(ctx context.Context, ref string, c store.KeyChange) (store.Key, error)
 	RevokeKey(ctx context.Context, ref string) (store.Key, error)
+	RotateKey(ctx context.Context, ref string, overlap time.Duration) (store.Key, store.Secret, error)
+	ImportKeys(ctx context.Context, like store.NewKey, keys []store.ImportedKey) (made, known int, err error)
+}
+
+// AuditReader reads weir.audit.
+type AuditReader interface {
+	Audit(ctx context.Context, f store.AuditFilter) ([]store.AuditEntry, error)
 }
 
 // ChannelReader looks channels up by id or name.
@@ -106,6 +114,7 @@ type Store interface {
 	LimitStore
 	PriceStore
 	UsageReader
+	AuditReader
 }
 
 // ChannelTester asks a channel's provider whether the channel works. [Prober] does.
@@ -177,6 +186,8 @@ func (a *api) routes() []route {
 		{"GET", "/api/v1/keys/{ref}", a.showKey},
 		{"PATCH", "/api/v1/keys/{ref}", a.changeKey},
 		{"POST", "/api/v1/keys/{ref}/revoke", a.revokeKey},
+		{"POST", "/api/v1/keys/{ref}/rotate", a.rotateKey},
+		{"POST", "/api/v1/keys/import", a.importKeys},
 
 		{"GET", "/api/v1/channels", a.listChannels},
 		{"POST", "/api/v1/channels", a.createChannel},
@@ -205,6 +216,8 @@ func (a *api) routes() []route {
 		{"GET", "/api/v1/limits", a.listLimits},
 		{"PUT", "/api/v1/limits", a.setLimit},
 		{"DELETE", "/api/v1/limits/{id}", a.deleteLimit},
+
+		{"GET", "/api/v1/audit", a.listAudit},
 
 		{"GET", "/api/v1/usage", a.listUsage},
 		{"GET", "/api/v1/usage/sum", a.sumUsage},
@@ -261,6 +274,12 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, p)
 			return
 		}
+		who, p := actorOf(r)
+		if p != nil {
+			writeProblem(w, p)
+			return
+		}
+		r = r.WithContext(store.WithActor(r.Context(), who))
 	}
 	h, pattern := a.mux.Handler(r)
 	if pattern != "" {

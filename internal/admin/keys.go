@@ -24,6 +24,7 @@ func keyOf(k store.Key) Key {
 		Revoked:  k.Revoked,
 		Expires:  timeOrNil(k.Expires),
 		Created:  k.Created,
+		KeyScope: scopeOf(k),
 	}
 }
 
@@ -59,9 +60,9 @@ func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &n); err != nil {
 		return err
 	}
-	want := store.NewKey{Tenant: n.Tenant, Name: n.Name, Models: n.Models}
-	if n.Expires != nil {
-		want.Expires = *n.Expires
+	want, err := n.wanted()
+	if err != nil {
+		return err
 	}
 	rates, err := n.Limits.change()
 	if err != nil {
@@ -92,7 +93,17 @@ func (a *api) changeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &c, "expires"); err != nil {
 		return err
 	}
-	want := store.KeyChange{Name: c.Name, Models: c.Models, Disabled: c.Disabled}
+	want := store.KeyChange{
+		Name: c.Name, Models: c.Models, Disabled: c.Disabled, Groups: c.Groups, Networks: c.Networks, Tags: c.Tags, Metadata: c.Metadata,
+		Pinnable: c.Pinnable, Hint: c.Hint,
+	}
+	if c.Hash != nil {
+		hash, err := parseHash(*c.Hash)
+		if err != nil {
+			return err
+		}
+		want.Hash = &hash
+	}
 	if c.Expires.Present {
 		var never time.Time
 		want.Expires = &never

@@ -9,7 +9,7 @@ import (
 )
 
 func tenantOf(t store.Tenant) Tenant {
-	return Tenant{ID: int64(t.ID), Name: t.Name, Disabled: t.Disabled, Created: t.Created}
+	return Tenant{ID: int64(t.ID), Name: t.Name, Disabled: t.Disabled, Groups: append([]string{}, t.Groups...), Created: t.Created}
 }
 
 func (a *api) listTenants(w http.ResponseWriter, r *http.Request) error {
@@ -59,7 +59,7 @@ func (a *api) changeTenant(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), store.TenantChange{Name: c.Name, Disabled: c.Disabled})
+	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), store.TenantChange{Name: c.Name, Disabled: c.Disabled, Groups: c.Groups})
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,7 @@ type Tenant struct {
 	ID       int64     `json:"id"`
 	Name     string    `json:"name"`
 	Disabled bool      `json:"disabled"`
+	Groups   []string  `json:"groups"` // of channels that it may use; empty means any
 	Created  time.Time `json:"created"`
 }
 
@@ -61,9 +62,10 @@ type NewTenant struct {
 
 // TenantChange changes the members that are present.
 type TenantChange struct {
-	Name     *string `json:"name,omitempty"`
-	Disabled *bool   `json:"disabled,omitempty"`
-	Limits   *Rates  `json:"limits,omitempty"` // of all its keys together, for all models
+	Name     *string   `json:"name,omitempty"`
+	Disabled *bool     `json:"disabled,omitempty"`
+	Limits   *Rates    `json:"limits,omitempty"` // of all its keys together, for all models
+	Groups   *[]string `json:"groups,omitempty"`
 }
 
 // Key is what clients of the gateway authenticate with.
@@ -78,6 +80,18 @@ type Key struct {
 	Revoked  bool       `json:"revoked"`
 	Expires  *time.Time `json:"expires"` // null means never
 	Created  time.Time  `json:"created"`
+	KeyScope
+}
+
+// KeyScope is what a key may reach beyond its models, and what it carries.
+type KeyScope struct {
+	Groups        []string          `json:"groups"`         // of channels; empty means those of the tenant
+	Networks      []string          `json:"networks"`       // of clients; empty means any
+	Tags          map[string]string `json:"tags"`           // for rows of usage
+	Metadata      map[string]string `json:"metadata"`       // for people
+	Pinnable      bool              `json:"pinnable"`       // may be sent with a channel behind it
+	Fingerprint   string            `json:"fingerprint"`    // the first 16 hexadecimal digits of the SHA-256 of the secret
+	PreviousUntil *time.Time        `json:"previous_until"` // the secret before works until then; null: there is none
 }
 
 // CreatedKey is a key with its secret, which is shown this once.
@@ -93,6 +107,14 @@ type NewKey struct {
 	Models  []string   `json:"models,omitempty"`
 	Expires *time.Time `json:"expires,omitempty"`
 	Limits  *Rates     `json:"limits,omitempty"` // for all models
+
+	Groups   []string          `json:"groups,omitempty"`
+	Networks []string          `json:"networks,omitempty"`
+	Tags     map[string]string `json:"tags,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Pinnable bool              `json:"pinnable,omitempty"`
+	Hash     string            `json:"hash,omitempty"` // of a secret that exists, as [HashOf] writes it; then none is made
+	Hint     string            `json:"hint,omitempty"` // with hash: what may be shown of the secret
 }
 
 // KeyChange changes the members that are present.
@@ -102,6 +124,14 @@ type KeyChange struct {
 	Disabled *bool               `json:"disabled,omitempty"`
 	Expires  Nullable[time.Time] `json:"expires,omitzero"`
 	Limits   *Rates              `json:"limits,omitempty"` // for all models
+
+	Groups   *[]string          `json:"groups,omitempty"`
+	Networks *[]string          `json:"networks,omitempty"`
+	Tags     *map[string]string `json:"tags,omitempty"`
+	Metadata *map[string]string `json:"metadata,omitempty"`
+	Pinnable *bool              `json:"pinnable,omitempty"`
+	Hash     *string            `json:"hash,omitempty"` // puts another secret, which exists, in the place of this one, at once
+	Hint     *string            `json:"hint,omitempty"`
 }
 
 // Model is a model that a channel serves.
@@ -124,6 +154,7 @@ type Channel struct {
 	Tenant        *string   `json:"tenant"`
 	Disabled      bool      `json:"disabled"`
 	BillPartial   string    `json:"bill_partial"` // estimate, input or none: see policy.Partial
+	Groups        []string  `json:"groups"`       // that it belongs to
 	Created       time.Time `json:"created"`
 }
 
@@ -138,7 +169,8 @@ type NewChannel struct {
 	Weight     *int    `json:"weight,omitempty"` // 1 when absent
 	Tenant     string  `json:"tenant,omitempty"` // id or name; empty means every tenant
 
-	BillPartial string `json:"bill_partial,omitempty"` // estimate when absent
+	BillPartial string   `json:"bill_partial,omitempty"` // estimate when absent
+	Groups      []string `json:"groups,omitempty"`
 }
 
 // ChannelChange changes the members that are present.
@@ -153,7 +185,8 @@ type ChannelChange struct {
 	Tenant     Nullable[string] `json:"tenant,omitzero"`
 	Disabled   *bool            `json:"disabled,omitempty"`
 
-	BillPartial *string `json:"bill_partial,omitempty"`
+	BillPartial *string   `json:"bill_partial,omitempty"`
+	Groups      *[]string `json:"groups,omitempty"`
 }
 
 // ChannelTest is what a provider answered to a request for its list of models.

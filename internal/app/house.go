@@ -55,6 +55,10 @@ func (p *processor) tidy(ctx context.Context, letters prometheus.Gauge) {
 		}
 	}
 	failed("forget keys that were deleted", p.store.PruneKeys(ctx))
+	if keep := p.cfg.Admin.AuditRetention; keep > 0 {
+		_, err := p.store.PruneAudit(ctx, keep)
+		failed("delete old entries of the audit", err)
+	}
 	_, err := p.store.PruneWriters(ctx, forgetLogs)
 	failed("forget logs of long ago", err)
 	n, err := p.store.DeadLetters(ctx)

@@ -54,6 +54,10 @@ type KeyChange struct {
 	Pinnable *bool
 	Disabled *bool
 	Expires  *time.Time // the zero time means never
+
+	// Hash puts another secret, which exists, in the place of this one, at once; Hint is what may be shown of it.
+	Hash *policy.KeyHash
+	Hint *string
 }
 
 const (
@@ -237,8 +241,8 @@ func (s *Store) SetKey(ctx context.Context, ref string, c KeyChange) (Key, error
 			return err
 		}
 		_, err = tx.Exec(ctx, `update weir.key set name = $2, models = $3, disabled = $4, expires = $5, groups = $6, networks = $7, tags = $8,
-			metadata = $9, pinnable = $10 where id = $1`, k.ID, k.Name, list(k.Models), k.Disabled, timeOrNull(k.Expires), list(k.Groups), list(k.Networks),
-			tagTexts(k.Tags), texts(k.Metadata), k.Pinnable)
+			metadata = $9, pinnable = $10, hash = $11, hint = $12 where id = $1`, k.ID, k.Name, list(k.Models), k.Disabled, timeOrNull(k.Expires), list(k.Groups), list(k.Networks),
+			tagTexts(k.Tags), texts(k.Metadata), k.Pinnable, k.Hash[:], k.Hint)
 		if err != nil {
 			return err
 		}
@@ -275,6 +279,13 @@ func (c *KeyChange) apply(k *Key, now time.Time) (err error) {
 	if c.Expires != nil {
 		err = errors.Join(err, checkExpires(*c.Expires, now))
 	}
+	if c.Hash != nil || c.Hint != nil {
+		var hint string
+		set(&hint, c.Hint)
+		err = errors.Join(err, checkHint(hint))
+	}
+	set(&k.Hash, c.Hash)
+	set(&k.Hint, c.Hint)
 	set(&k.Name, c.Name)
 	set(&k.Models, c.Models)
 	set(&k.Groups, c.Groups)

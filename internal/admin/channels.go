@@ -3,6 +3,8 @@
 package admin
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 
 	"github.com/weir-proxy/weir/internal/store"
@@ -24,11 +26,31 @@ func channelOf(c store.Channel) Channel {
 		Groups:        append([]string{}, c.Groups...),
 		Created:       c.Created,
 	}
+	if out.HasCredential {
+		out.CredentialFingerprint = CredentialFingerprint(c.Credential.Reveal())
+	}
 	if c.Tenant != 0 {
 		id := int64(c.Tenant)
 		out.TenantID, out.Tenant = &id, &c.TenantName
 	}
 	return out
+}
+
+// CredentialFingerprint returns 32 bits of a hash: enough to see that a credential is another, too few to tell which it is.
+func CredentialFingerprint(credential string) string {
+	h := sha256.Sum256([]byte("weir credential " + credential))
+	return hex.EncodeToString(h[:4])
+}
+
+// KnownBase returns the base URL of a provider that has only one; else nothing.
+func KnownBase(provider string) string {
+	switch provider {
+	case "openai":
+		return "https://api.openai.com/v1"
+	case "anthropic":
+		return "https://api.anthropic.com/v1"
+	}
+	return ""
 }
 
 func modelsOf(models []Model) []policy.Model {

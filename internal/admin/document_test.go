@@ -225,11 +225,11 @@ func TestCheckFindsWhatTheDocumentDoesNotHave(t *testing.T) {
 	d := readDocument(t)
 	op := d.operations()["GET /api/v1/tenants/{ref}"]
 	for name, c := range map[string]struct{ body, want string }{
-		"good":    {`{"id":1,"name":"a","disabled":false,"created":"2026-01-01T00:00:00Z"}`, ""},
-		"missing": {`{"id":1,"name":"a","disabled":false}`, "body.created is required and missing"},
-		"unknown": {`{"id":1,"name":"a","disabled":false,"created":"","x":1}`, "body.x is not in the document"},
-		"type":    {`{"id":"1","name":"a","disabled":false,"created":""}`, "body.id: string where the document has [integer]"},
-		"null":    {`{"id":null,"name":"a","disabled":false,"created":""}`, "body.id: null where the document has [integer]"},
+		"good":    {`{"id":1,"name":"a","disabled":false,"groups":[],"created":"2026-01-01T00:00:00Z"}`, ""},
+		"missing": {`{"id":1,"name":"a","disabled":false,"groups":[]}`, "body.created is required and missing"},
+		"unknown": {`{"id":1,"name":"a","disabled":false,"groups":[],"created":"","x":1}`, "body.x is not in the document"},
+		"type":    {`{"id":"1","name":"a","disabled":false,"groups":[],"created":""}`, "body.id: string where the document has [integer]"},
+		"null":    {`{"id":null,"name":"a","disabled":false,"groups":[],"created":""}`, "body.id: null where the document has [integer]"},
 	} {
 		err := d.checkAnswer(op, 200, "application/json", []byte(c.body))
 		if got := fmt.Sprint(err); c.want != "" && got != c.want || c.want == "" && err != nil {

@@ -279,7 +279,9 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, p)
 			return
 		}
+		outer := r
 		r = r.WithContext(store.WithActor(r.Context(), who))
+		defer func() { outer.Pattern = r.Pattern }() // for whoever is around this handler
 	}
 	h, pattern := a.mux.Handler(r)
 	if pattern != "" {

@@ -100,6 +100,7 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	}
 	tenant := tenants(t, c)
 	key := keys(t, c, tenant)
+	scopes(t, c)
 	channel := channels(t, c, provider.URL+"/v1")
 	usages(t, s, c, key, channel)
 	prices(t, c)
@@ -147,7 +148,7 @@ func tenants(t *testing.T, c *admin.Client) admin.Tenant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := admin.Tenant{ID: made.ID, Name: "bigger", Disabled: true}
+	want := admin.Tenant{ID: made.ID, Name: "bigger", Disabled: true, Groups: []string{}}
 	if diff := cmp.Diff(changed, want, ignoreCreated); diff != "" {
 		t.Errorf("changed (-got +want):\n%s", diff)
 	}
@@ -174,7 +175,7 @@ func keys(t *testing.T, c *admin.Client, tenant admin.Tenant) admin.Key {
 		t.Errorf("got %+v", made)
 	}
 	want := admin.Key{TenantID: tenant.ID, Tenant: tenant.Name, Name: "laptop", Models: []string{"m*"}, Expires: &expires}
-	ignore := cmpopts.IgnoreFields(admin.Key{}, "ID", "Hint", "Created")
+	ignore := cmp.Options{cmpopts.IgnoreFields(admin.Key{}, "ID", "Hint", "Created", "Fingerprint"), cmpopts.EquateEmpty()}
 	if diff := cmp.Diff(made.Key, want, ignore); diff != "" {
 		t.Errorf("made (-got +want):\n%s", diff)
 	}
@@ -246,6 +247,59 @@ func limits(t *testing.T, c *admin.Client, key admin.Key) {
 	}
 }
 
+// scopes is what keys may reach and carry, their rotation and import, and what the audit has of all that.
+func scopes(t *testing.T, c *admin.Client) {
+	t.Helper()
+	ctx := t.Context()
+	c.As("ann")
+	defer c.As("")
+	const secret = "sk-of-another-gateway"
+	made, err := c.CreateKey(ctx, admin.NewKey{
+		Name: "moved", Hash: admin.HashOf(secret), Hint: "sk-of…", Groups: []string{"eu"}, Networks: []string{"10.0.0.0/8"}, Tags: map[string]string{"team": "a"},
+		Metadata: map[string]string{"owner": "b"}, Pinnable: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := admin.KeyScope{
+		Groups: []string{"eu"}, Networks: []string{"10.0.0.0/8"}, Tags: map[string]string{"team": "a"}, Metadata: map[string]string{"owner": "b"}, Pinnable: true,
+		Fingerprint: admin.FingerprintOf(admin.HashOf(secret)),
+	}
+	if diff := cmp.Diff(made.KeyScope, want); diff != "" || made.Secret != "" {
+		t.Errorf("made with the secret %q (-got +want):\n%s", made.Secret, diff)
+	}
+	if _, err := c.SetKey(ctx, "moved", admin.KeyChange{Hash: new("sha256:12"), Hint: new("x")}); !isProblem(err, http.StatusBadRequest, "64 hexadecimal digits") {
+		t.Errorf("a hash that is none: %v", err)
+	}
+	if k, err := c.SetKey(ctx, "moved", admin.KeyChange{Hash: new(admin.HashOf("other")), Hint: new("ot…")}); err != nil || k.Fingerprint == want.Fingerprint || k.Hint != "ot…" {
+		t.Errorf("another hash: %+v, %v", k, err)
+	}
+	rotated, err := c.RotateKey(ctx, "moved", time.Hour)
+	if err != nil || !strings.HasPrefix(rotated.Secret, "sk-weir-") || rotated.PreviousUntil == nil || rotated.ID != made.ID {
+		t.Errorf("rotated: %+v, %v", rotated, err)
+	}
+	if _, err := c.RotateKey(ctx, "moved", -time.Second); err == nil {
+		t.Error("rotated with an overlap below zero")
+	}
+	in := admin.KeyImport{Keys: []admin.ImportedKey{{Hash: admin.HashOf("a"), Hint: "a…"}, {Hash: admin.HashOf("b"), Hint: "b…", Name: "b"}}}
+	for i, want := range []admin.KeyImported{{Created: 2}, {Known: 2}} {
+		if got, err := c.ImportKeys(ctx, in); err != nil || got != want {
+			t.Errorf("import %d: %+v, %v", i, got, err)
+		}
+	}
+	entries, err := c.Audit(ctx, admin.AuditQuery{Kind: "key", Object: "moved"}, 2)
+	if err != nil || len(entries) != 2 || entries[0].Actor != "admin/ann" || entries[0].Address != "127.0.0.1" || entries[0].Action != "change" {
+		t.Errorf("audit: %+v, %v", entries, err)
+	}
+	if all, err := c.Audit(ctx, admin.AuditQuery{Actor: "admin/ann"}, 1000); err != nil || len(all) != 5 {
+		t.Errorf("%d entries of ann, %v", len(all), err)
+	}
+	c.As("ann\tx")
+	if _, err := c.Audit(ctx, admin.AuditQuery{}, 1); err == nil {
+		t.Error("a name that cannot be printed is taken")
+	}
+}
+
 func channels(t *testing.T, c *admin.Client, base string) admin.Channel {
 	t.Helper()
 	ctx := t.Context()
@@ -255,7 +309,7 @@ func channels(t *testing.T, c *admin.Client, base string) admin.Channel {
 		Models: []admin.Model{{Name: "m"}, {Name: "small", Upstream: "m-mini"}}, Weight: 1,
 		BillPartial: "estimate",
 	}
-	ignore := cmpopts.IgnoreFields(admin.Channel{}, "ID", "Created", "TenantID")
+	ignore := cmp.Options{cmpopts.IgnoreFields(admin.Channel{}, "ID", "Created", "TenantID", "CredentialFingerprint"), cmpopts.EquateEmpty()}
 	if diff := cmp.Diff(made, want, ignore); diff != "" {
 		t.Errorf("made (-got +want):\n%s", diff)
 	}

@@ -142,20 +142,22 @@ type Model struct {
 
 // Channel is an account with a provider. Its credential is never shown.
 type Channel struct {
-	ID            int64     `json:"id"`
-	Name          string    `json:"name"`
-	Provider      string    `json:"provider"`
-	BaseURL       string    `json:"base_url"`
-	HasCredential bool      `json:"has_credential"`
-	Models        []Model   `json:"models"`
-	Priority      int       `json:"priority"`  // higher goes first
-	Weight        int       `json:"weight"`    // share of the first attempts among channels of one priority
-	TenantID      *int64    `json:"tenant_id"` // null means that every tenant may use it
-	Tenant        *string   `json:"tenant"`
-	Disabled      bool      `json:"disabled"`
-	BillPartial   string    `json:"bill_partial"` // estimate, input or none: see policy.Partial
-	Groups        []string  `json:"groups"`       // that it belongs to
-	Created       time.Time `json:"created"`
+	ID            int64  `json:"id"`
+	Name          string `json:"name"`
+	Provider      string `json:"provider"`
+	BaseURL       string `json:"base_url"`
+	HasCredential bool   `json:"has_credential"`
+	// CredentialFingerprint tells credentials apart: see the function. Empty: there is none.
+	CredentialFingerprint string    `json:"credential_fingerprint"`
+	Models                []Model   `json:"models"`
+	Priority              int       `json:"priority"`  // higher goes first
+	Weight                int       `json:"weight"`    // share of the first attempts among channels of one priority
+	TenantID              *int64    `json:"tenant_id"` // null means that every tenant may use it
+	Tenant                *string   `json:"tenant"`
+	Disabled              bool      `json:"disabled"`
+	BillPartial           string    `json:"bill_partial"` // estimate, input or none: see policy.Partial
+	Groups                []string  `json:"groups"`       // that it belongs to
+	Created               time.Time `json:"created"`
 }
 
 // NewChannel asks for a channel.

@@ -70,6 +70,7 @@ func printChannel(c *cobra.Command, ch admin.Channel) error {
 		{"weight", count(int64(ch.Weight))},
 		{"tenant", channelTenant(ch)},
 		{"bills", channelBills(ch)},
+		{"groups", strings.Join(ch.Groups, ",")},
 		{"state", channelState(ch)},
 		{"created", timeAndAge(ch.Created)},
 	})
@@ -91,12 +92,12 @@ When the client leaves, the provider breaks off, or an answer comes without usag
   weir channel add vllm --provider openai --base-url http://10.0.0.5:8000/v1 --models llama-3`,
 		Args: arguments("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			n := admin.NewChannel{Name: args[0], Provider: f.provider, BaseURL: f.baseURL, Priority: f.priority, Weight: &f.weight, Tenant: f.tenant, BillPartial: f.partial}
+			n := admin.NewChannel{Name: args[0], Provider: f.provider, BaseURL: f.baseURL, Priority: f.priority, Weight: &f.weight, Tenant: f.tenant, BillPartial: f.partial, Groups: splitNames(f.groups)}
 			if n.Provider == "" {
 				return wrongUsage("--provider is needed: openai, azure, anthropic or fake")
 			}
 			if n.BaseURL == "" {
-				n.BaseURL = knownBase(n.Provider)
+				n.BaseURL = admin.KnownBase(n.Provider)
 			}
 			if n.BaseURL == "" {
 				return wrongUsage("--base-url is needed: %s has no address that is the same for all", n.Provider)

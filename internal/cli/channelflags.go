@@ -12,8 +12,8 @@ import (
 
 // channelFlags are what both add and set take.
 type channelFlags struct {
-	provider, baseURL, apiKey, models, tenant, partial string
-	priority, weight                                   int
+	provider, baseURL, apiKey, models, tenant, partial, groups string
+	priority, weight                                           int
 }
 
 // register takes what weight is when the flag is not given; zero stands for nothing.
@@ -26,6 +26,7 @@ func (f *channelFlags) register(c *cobra.Command, weight int) {
 	c.Flags().IntVar(&f.weight, "weight", weight, "`N`: share of the first attempts among channels of one priority")
 	c.Flags().StringVar(&f.tenant, "tenant", "", "only this `TENANT` may use it (default: every tenant)")
 	c.Flags().StringVar(&f.partial, "bill-partial", "", "bill `WHAT` of an answer without the provider's count: estimate (default), input or none")
+	c.Flags().StringVar(&f.groups, "groups", "", "`GROUPS` that it belongs to: keys and tenants may be held to some")
 }
 
 // parseModels takes a,b=upstream apart.
@@ -44,21 +45,10 @@ func parseModels(s string) ([]admin.Model, error) {
 	return models, nil
 }
 
-// knownBase are the addresses of providers that have only one.
-func knownBase(provider string) string {
-	switch provider {
-	case "openai":
-		return "https://api.openai.com/v1"
-	case "anthropic":
-		return "https://api.anthropic.com/v1"
-	}
-	return ""
-}
-
 // change makes a change of the flags that were given.
 func (f *channelFlags) change(c *cobra.Command) (admin.ChannelChange, error) {
 	var ch admin.ChannelChange
-	if !anyChanged(c, "name", "provider", "base-url", "api-key", "models", "priority", "weight", "tenant", "bill-partial") {
+	if !anyChanged(c, "name", "provider", "base-url", "api-key", "models", "priority", "weight", "tenant", "bill-partial", "groups") {
 		return ch, errNothingToSet
 	}
 	given := c.Flags().Changed
@@ -90,6 +80,10 @@ func (f *channelFlags) change(c *cobra.Command) (admin.ChannelChange, error) {
 	}
 	if given("bill-partial") {
 		ch.BillPartial = &f.partial
+	}
+	if given("groups") {
+		groups := splitNames(f.groups)
+		ch.Groups = &groups
 	}
 	if given("tenant") {
 		ch.Tenant = admin.Null[string]()

@@ -107,10 +107,14 @@ The others administer a running Weir over its admin REST API, or look into files
 		c.GroupID = groupRun
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{tenantCommand(), keyCommand(), limitCommand(), channelCommand(), priceCommand(), pluginCommand(), usageCommand(), readyCommand(), doctorCommand(p.Version)} {
+	for _, c := range []*cobra.Command{
+		tenantCommand(), keyCommand(), limitCommand(), channelCommand(), priceCommand(), pluginCommand(), usageCommand(), auditCommand(), applyCommand(),
+		readyCommand(), doctorCommand(p.Version),
+	} {
 		c.GroupID = groupAdmin
 		c.PersistentFlags().String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
 		c.PersistentFlags().String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+		c.PersistentFlags().String("as", "", "`WHO` you are, for weir audit (default $WEIR_AS)")
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{journalCommand(), logCommand()} {

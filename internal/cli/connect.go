@@ -124,5 +124,10 @@ func connect(c *cobra.Command) (*admin.Client, error) {
 	if err != nil {
 		return nil, wrongUsage("%s: %w", e.source, err)
 	}
+	as, err := c.Flags().GetString("as")
+	if err != nil {
+		return nil, err
+	}
+	client.As(cmp.Or(as, os.Getenv("WEIR_AS")))
 	return client, nil
 }

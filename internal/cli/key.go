@@ -19,7 +19,7 @@ func keyCommand() *cobra.Command {
 		Long: `A key is what a client of the gateway sends as its API key. Only a hash of it is kept.
 KEY is an id, a name, or TENANT/NAME where several tenants have a key of that name.`,
 	}
-	c.AddCommand(keyCreate(), keyList(), keyShow(), keySet(), keyRevoke())
+	c.AddCommand(keyCreate(), keyImport(), keyList(), keyShow(), keySet(), keyRotate(), keyRevoke())
 	return c
 }
 
@@ -36,7 +36,7 @@ func keyState(k admin.Key) string {
 }
 
 func keyFacts(k admin.Key) []fact {
-	return []fact{
+	facts := []fact{
 		{"id", count(k.ID)},
 		{"name", k.Name},
 		{"tenant", k.Tenant},
@@ -46,20 +46,23 @@ func keyFacts(k admin.Key) []fact {
 		{"expires", expiry(k.Expires)},
 		{"created", timeAndAge(k.Created)},
 	}
+	return append(facts, scopeFacts(k)...)
 }
 
 func keyCreate() *cobra.Command {
 	var n admin.NewKey
 	var models, expires string
 	var rates rateFlags
+	var scope scopeFlags
 	c := &cobra.Command{
-		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--rpm N] [--tpm N] …",
+		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
 		Short: "Make a key and print it, once",
 		Long: `Make a key and print it. It cannot be shown again: only a hash of it is kept.
 
 Standard output holds the key and nothing else, so that it can go straight to where it is needed.`,
 		Example: `  weir key create --name laptop
   weir key create --tenant acme --models 'gpt-4o*,text-embedding-3-small' --expires 2027-01-01T00:00:00Z
+  weir key create --name office --allow-ip 10.0.0.0/8,192.0.2.7 --groups eu --tags team=search
   OPENAI_API_KEY=$(weir key create --name ci)`,
 		Args: arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -70,6 +73,9 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 					return err
 				}
 				n.Expires = t
+			}
+			if err := scope.create(&n); err != nil {
+				return err
 			}
 			var err error
 			if n.Limits, err = rates.rates(c); err != nil {
@@ -90,6 +96,7 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 	c.Flags().StringVar(&n.Name, "name", "", "a `NAME` for people (default: made from its id)")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters (default: all)")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
+	scope.register(c)
 	rates.add(c)
 	return c
 }
@@ -184,8 +191,9 @@ func keySet() *cobra.Command {
 	var name, models, expires string
 	var disabled bool
 	var rates rateFlags
+	var scope scopeFlags
 	c := &cobra.Command{
-		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--rpm N] [--tpm N] …",
+		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
 		Short: "Change a key",
 		Long:  "Change a key. It takes effect within a second on every gateway.",
 		Example: `  weir key set laptop --models 'gpt-4o*'
@@ -198,8 +206,11 @@ func keySet() *cobra.Command {
 			if ch.Limits, err = rates.rates(c); err != nil {
 				return err
 			}
-			if ch.Limits == nil && !anyChanged(c, "name", "models", "expires", "disabled") {
+			if ch.Limits == nil && !anyChanged(c, append(scopeNames(), "name", "models", "expires", "disabled")...) {
 				return errNothingToSet
+			}
+			if err := scope.change(c, &ch); err != nil {
+				return err
 			}
 			if c.Flags().Changed("name") {
 				ch.Name = &name
@@ -233,6 +244,7 @@ func keySet() *cobra.Command {
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters; '*' is all")
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z, or never")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
+	scope.register(c)
 	rates.add(c)
 	return c
 }

@@ -31,6 +31,7 @@ func printTenant(c *cobra.Command, t admin.Tenant) error {
 		{"id", count(t.ID)},
 		{"name", t.Name},
 		{"state", tenantState(t)},
+		{"groups", listed(t.Groups, "any")},
 		{"created", timeAndAge(t.Created)},
 	})
 }
@@ -110,11 +111,11 @@ func tenantShow() *cobra.Command {
 }
 
 func tenantSet() *cobra.Command {
-	var name string
+	var name, groups string
 	var disabled bool
 	var rates rateFlags
 	c := &cobra.Command{
-		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--rpm N] [--tpm N] …",
+		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--groups A,B] [--rpm N] [--tpm N] …",
 		Short: "Change a tenant",
 		Long:  "Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway.",
 		Example: `  weir tenant set acme --disabled
@@ -127,6 +128,10 @@ func tenantSet() *cobra.Command {
 			}
 			if c.Flags().Changed("disabled") {
 				ch.Disabled = &disabled
+			}
+			if c.Flags().Changed("groups") {
+				names := splitNames(groups)
+				ch.Groups = &names
 			}
 			var err error
 			if ch.Limits, err = rates.rates(c); err != nil {
@@ -148,6 +153,7 @@ func tenantSet() *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse its keys")
+	c.Flags().StringVar(&groups, "groups", "", "hold its keys to channels of these `GROUPS`; none: any channel")
 	rates.add(c)
 	return c
 }

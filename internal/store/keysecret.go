@@ -42,3 +42,12 @@ func hint(s Secret) string {
 	}
 	return string(s[:head+ends]) + "…" + string(s[len(s)-ends:])
 }
+
+// HintOf returns what may be shown of a secret, for people to know it by.
+func HintOf(s Secret) string {
+	const shortest = 3
+	if len(s) < shortest {
+		return "…"
+	}
+	return hint(s)
+}

@@ -128,7 +128,7 @@ func TestTheProcessorWaitsForItsDatabase(t *testing.T) {
 		t.Errorf("/readyz without Postgres, while requests are served: %d %s, %v; want 200 and what is degraded", status, body, err)
 	}
 	w.KillProcessor()
-	w.forget()
+	w.forget(t)
 	w.StartProcessor() // which waits for /livez
 	w.refused(t)
 	status, body, err := w.ready()
@@ -171,9 +171,10 @@ func TestTheProcessorWaitsForItsDatabase(t *testing.T) {
 }
 
 // forget removes what the processor keeps for times without its database.
-func (w *world) forget() {
+func (w *world) forget(t *testing.T) {
+	t.Helper()
 	if err := os.Remove(filepath.Join(w.Dir, "kept")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		panic(err)
+		t.Fatal(err)
 	}
 }
 
@@ -205,7 +206,7 @@ func TestTheProcessorServesByWhatItKeeps(t *testing.T) {
 	db.stop()
 	w.StartProcessor()
 	w.Eventually("a request is served", func() error { return w.ask(http.DefaultClient, hello, "usage") })
-	if a := w.as(revoked); a.status != 401 {
+	if a := w.post(t, "/v1/chat/completions", hello, "authorization", "Bearer "+revoked); a.status != 401 {
 		t.Errorf("a revoked key gets %d", a.status)
 	}
 	status, body, err := w.ready()
@@ -228,22 +229,6 @@ func TestTheProcessorServesByWhatItKeeps(t *testing.T) {
 	w.Settle()
 	w.Eventually("a request is served again", func() error { return w.ask(http.DefaultClient, hello, "usage") })
 	w.Rows(int(w.provider.Ledger().Totals().Requests))
-}
-
-// as sends a request with a key.
-func (w *world) as(key string) answer {
-	r, err := http.NewRequest(http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(hello))
-	if err != nil {
-		panic(err)
-	}
-	r.Header.Set("authorization", "Bearer "+key)
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return answer{body: err.Error()}
-	}
-	defer resp.Body.Close() //nolint:errcheck // it is read to its end
-	b, _ := io.ReadAll(resp.Body)
-	return answer{status: resp.StatusCode, header: resp.Header, body: string(b)}
 }
 
 // What waiting does not mend is an error at once.

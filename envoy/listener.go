@@ -55,9 +55,13 @@ const (
 func ForwardedHeaders() []string {
 	return []string{
 		":method", ":path", ":status", "authorization", "api-key", "x-api-key",
-		"content-encoding", "content-length", "content-type", "transfer-encoding", "x-forwarded-for",
+		"content-encoding", "content-length", "content-type", "transfer-encoding", externalAddress,
 	}
 }
+
+// externalAddress is where Envoy writes the address of the client: the one that it saw connect, or that the first of the trusted proxies saw. It does so for every request,
+// since no address is an internal one (see InternalAddressConfig below), and what a client writes there is removed before.
+const externalAddress = "x-envoy-external-address"
 
 func listener(g Gateway) (*listenerv3.Listener, error) {
 	host, port, err := net.SplitHostPort(g.Listen)
@@ -144,7 +148,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		RequestTimeout:                durationpb.New(bodyTimeout),
 		StreamIdleTimeout:             durationpb.New(g.Idle),
 		UseRemoteAddress:              wrapperspb.Bool(true),
-		XffNumTrustedHops:             uint32(g.TrustedHops), //nolint:gosec // a handful
+		XffNumTrustedHops:             uint32(g.TrustedHops),                                //nolint:gosec // a handful
 		InternalAddressConfig:         &hcmv3.HttpConnectionManager_InternalAddressConfig{}, // nobody's headers are trusted
 		EarlyHeaderMutationExtensions: early,
 		NormalizePath:                 wrapperspb.Bool(true),

@@ -134,6 +134,9 @@ func (x *session) id() string {
 	return x.exchange.ID.String()
 }
 
+// externalHeader is the client's address, as Envoy has found it. Envoys that are configured by others may not have it.
+const externalHeader = "x-envoy-external-address"
+
 // addressHeader ends with the address that Envoy saw somebody connect from: the client, or the last of the proxies that are trusted. Each of those has
 // put the address before it there. What stands before that is the client's word.
 const addressHeader = "x-forwarded-for"
@@ -156,10 +159,12 @@ func clientAddress(forwarded string, trusted int) string {
 // head picks what the engine reads from the headers. Envoy has lower-cased their names.
 func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
 	out := &policy.Head{EndOfStream: h.GetEndOfStream()}
-	var forwarded string
+	var external, forwarded string
 	for _, v := range h.GetHeaders().GetHeaders() {
 		var to *string
 		switch v.GetKey() {
+		case externalHeader:
+			to = &external
 		case addressHeader:
 			to = &forwarded
 		case ":method":
@@ -187,7 +192,9 @@ func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
 		}
 		*to += value(v)
 	}
-	out.Address = clientAddress(forwarded, trusted)
+	if out.Address = external; external == "" {
+		out.Address = clientAddress(forwarded, trusted)
+	}
 	return out
 }
 

@@ -274,6 +274,10 @@ func TestAddressIsTheOneThatEnvoySaw(t *testing.T) {
 			t.Error(diff)
 		}
 	}
+	h := responseHeaders(false, "x-forwarded-for", "6.6.6.6", "x-envoy-external-address", "203.0.113.9").GetResponseHeaders()
+	if got := head(h, 0); got.Address != "203.0.113.9" || got.Headers != nil {
+		t.Errorf("with Envoy's own word: %+v", got)
+	}
 }
 
 func TestTagsOfAResponseGoToTheLogWhenTheyChange(t *testing.T) {

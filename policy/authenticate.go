@@ -54,17 +54,15 @@ func within(networks []netip.Prefix, address string) bool {
 }
 
 // findPinned takes a secret apart that has a channel behind it, "sk-KEY-CHANNEL", and finds the key if it may be used so. The hash is set to
-// that of the key. Neither a name of a channel nor a key need be free of hyphens: what stands before the last hyphen is tried, and what stands before the
-// second, since keys of one-api have just one.
+// that of the key. Neither the key nor the name of the channel need be free of hyphens: each of the last few may be the one between them.
 func (r *Keyring) findPinned(secret string, hash *KeyHash, g *grant) bool {
-	last := strings.LastIndexByte(secret, '-')
-	first := strings.IndexByte(secret, '-') + 1
-	first += strings.IndexByte(secret[first:], '-')
-	for _, at := range [...]int{last, first} {
-		if at <= 0 || at == len(secret)-1 {
-			continue
+	const most = 8
+	at := len(secret)
+	for range most {
+		if at = strings.LastIndexByte(secret[:at], '-'); at <= 0 {
+			break
 		}
-		if h := HashKey(secret[:at]); r.find(&h, g) && g.key.Pinnable {
+		if h := HashKey(secret[:at]); at < len(secret)-1 && r.find(&h, g) && g.key.Pinnable {
 			*hash, g.pin = h, secret[at+1:]
 			return true
 		}

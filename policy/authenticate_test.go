@@ -166,7 +166,7 @@ func TestPinnedKeyUsesItsChannelAlone(t *testing.T) {
 	t.Parallel()
 	for secret, pins := range map[string]map[string]ChannelID{
 		"sk-abcdefghij":    {"2": 2, "east-1": 3},
-		"sk-weir-abcdefgh": {"2": 2, "4": 4},
+		"sk-weir-abcdefgh": {"2": 2, "4": 4, "east-1": 3},
 	} {
 		e := keyed(t, secret, func(d *SnapshotData, k *Key) {
 			grouped(nil, nil)(d, k)

@@ -42,6 +42,10 @@ type KeyWriter interface {
 	CreateKey(ctx context.Context, n store.NewKey) (store.Key, store.Secret, error)
 	SetKey(ctx context.Context, ref string, c store.KeyChange) (store.Key, error)
 	RevokeKey(ctx context.Context, ref string) (store.Key, error)
+}
+
+// KeyRenewer gives keys other secrets, and makes keys of secrets from elsewhere.
+type KeyRenewer interface {
 	RotateKey(ctx context.Context, ref string, overlap time.Duration) (store.Key, store.Secret, error)
 	ImportKeys(ctx context.Context, like store.NewKey, keys []store.ImportedKey) (made, known int, err error)
 }
@@ -106,6 +110,7 @@ type Store interface {
 	TenantWriter
 	KeyReader
 	KeyWriter
+	KeyRenewer
 	ChannelReader
 	ChannelWriter
 	PluginStore

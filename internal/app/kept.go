@@ -33,8 +33,9 @@ const (
 
 // state is what requests are decided by: what the database said last, and when.
 type state struct {
-	keys *policy.Keyring
-	file *kept.File
+	keys    *policy.Keyring
+	file    *kept.File
+	modules *kept.Modules // of plugins
 
 	mu            sync.Mutex
 	configuration *store.Configuration // that is in force; nil: none
@@ -46,13 +47,20 @@ type state struct {
 	transaction atomic.Int64
 }
 
-func newState(dir string, secretKey []byte, r prometheus.Registerer) (*state, error) {
-	f, err := kept.New(filepath.Join(dir, "kept"), secretKey)
+func (p *processor) newState() error {
+	key, err := p.cfg.EncryptionKey()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("secret_key: %w", err)
 	}
-	s := &state{keys: &policy.Keyring{}, file: f, dirty: make(chan struct{}, 1)}
-	promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{
+	s := &state{keys: &policy.Keyring{}, dirty: make(chan struct{}, 1)}
+	if s.file, err = kept.New(filepath.Join(p.cfg.StateDir, "kept"), key); err != nil {
+		return err
+	}
+	if s.modules, err = kept.NewModules(p.store, filepath.Join(p.cfg.StateDir, "modules"), p.log); err != nil {
+		return err
+	}
+	p.state = s
+	promauto.With(p.registry).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "weir_configuration_age_seconds", Help: "Seconds since the database has confirmed what requests are decided by.",
 	}, func() float64 {
 		if at, _ := s.asOf(); !at.IsZero() {
@@ -60,10 +68,10 @@ func newState(dir string, secretKey []byte, r prometheus.Registerer) (*state, er
 		}
 		return 0
 	})
-	promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{
+	promauto.With(p.registry).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "weir_configuration_transaction", Help: "Transactions of Postgres below this one are in force, as pg_snapshot_xmin counts them.",
 	}, func() float64 { return float64(s.transaction.Load()) })
-	return s, nil
+	return nil
 }
 
 // asOf returns when the database has confirmed the state last, and whether that was before this process began.
@@ -164,7 +172,7 @@ func (p *processor) writeState() error {
 	if err := s.file.Write(at, *c, s.keys, p.store); err != nil {
 		return err
 	}
-	if err := p.modules.Prune(c.Attachments); err != nil {
+	if err := p.state.modules.Prune(c.Attachments); err != nil {
 		p.log.Warn("modules that nobody uses were not removed", "err", err)
 	}
 	return nil

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/weir-proxy/weir/internal/admin"
-	"github.com/weir-proxy/weir/internal/kept"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/internal/tokens"
@@ -42,13 +40,10 @@ func (p *processor) newPlugins(ctx context.Context) (*loader.Loader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the host of plugins: %w", err)
 	}
-	if p.modules, err = kept.NewModules(p.store, filepath.Join(p.cfg.StateDir, "modules"), p.log); err != nil {
-		return nil, err
-	}
 	return loader.New(loader.Options{
 		Host:       h,
 		Filters:    filters,
-		Modules:    p.modules,
+		Modules:    p.state.modules,
 		Limits:     host.Limits{Fuel: c.Limits.Fuel, MemoryBytes: c.Limits.MemoryBytes, Time: c.Limits.Time, Concurrency: c.Limits.Concurrency},
 		Headers:    c.Headers,
 		Chain:      chain.Options{Metrics: chain.NewMetrics(p.registry), Logger: p.log, Count: countTokens},

@@ -23,7 +23,6 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
-	"github.com/weir-proxy/weir/internal/kept"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/internal/version"
@@ -45,7 +44,6 @@ type processor struct {
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	plugins   *loader.Loader
 	tls       *certificate
-	modules   *kept.Modules // of plugins
 	state     *state
 	seen      seen
 	books     books
@@ -79,9 +77,6 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if p.state, err = newState(cfg.StateDir, key, p.registry); err != nil {
-		return err
-	}
 	if err := p.openBooks(ctx); err != nil {
 		return err
 	}
@@ -96,6 +91,9 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	p.seen.register(p.registry)
 	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
 	p.spool = p.newSpool()
+	if err := p.newState(); err != nil {
+		return nil, err
+	}
 	var err error
 	if p.plugins, err = p.newPlugins(ctx); err != nil {
 		return nil, err

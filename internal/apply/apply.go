@@ -45,10 +45,8 @@ type Thing interface {
 	Resolve(env Environment) error
 	// Fields returns the thing as it is to be, for comparison with [Existing].
 	Fields() []Field
-	// Create makes it.
-	Create(ctx context.Context, c *admin.Client) error
-	// Change makes the one that is there equal to it.
-	Change(ctx context.Context, c *admin.Client, there Existing) error
+	// Put makes it, or makes the one that is there equal to it.
+	Put(ctx context.Context, c *admin.Client, there *Existing) error
 }
 
 // Field is a member of a thing as people read it.

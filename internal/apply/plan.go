@@ -74,11 +74,11 @@ func Plan(ctx context.Context, c *admin.Client, kinds []Kind, d *Declared, prune
 func (k *Kind) step(c *admin.Client, it item, there map[string]Existing) (Step, bool) {
 	e, exists := there[it.thing.Ident()]
 	s := Step{Action: Create, Kind: k.Name, Name: it.thing.Ident(), Changes: []Difference{}}
-	s.Do = func(ctx context.Context) error { return it.placed(it.thing.Create(ctx, c)) }
+	var is *Existing
 	if exists {
-		s.Action = Change
-		s.Do = func(ctx context.Context) error { return it.placed(it.thing.Change(ctx, c, e)) }
+		s.Action, is = Change, &e
 	}
+	s.Do = func(ctx context.Context) error { return it.placed(it.thing.Put(ctx, c, is)) }
 	for _, f := range it.thing.Fields() {
 		before := ""
 		if at := slices.IndexFunc(e.Fields, func(b Field) bool { return b.Name == f.Name }); at >= 0 {

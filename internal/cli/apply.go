@@ -19,14 +19,15 @@ func applyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply -f FILE… [--prune] [--dry-run]",
 		Short: "Make tenants, channels and keys what files say",
-		Long: `Make tenants, channels and keys what YAML files say, and nothing else of them: what is left out of one is as if it had just been made. A second
-time there is nothing to do. A file may have several documents, - is standard input, and -f may be given more than once.
+		Long: `Make tenants, channels and keys what YAML files say, and nothing else of them: what is left out of one is as if it had just been made. A
+second time there is nothing to do. A file may have several documents, - is standard input, and -f may be given more than once.
 
-Things that are in no file stay. With --prune they are deleted, keys being revoked, but only of sections that are in some file; the tenant "default"
-stays. --dry-run prints what would be done and does nothing.
+Things that are in no file stay. With --prune they are deleted, keys being revoked, but only of sections that are in some file; the tenant
+"default" stays. --dry-run prints what would be done and does nothing.
 
-Keys are declared by their hash (sha256: and 64 hexadecimal digits), or by secret: env:NAME or @FILE, which is hashed here and not sent; credentials of
-channels by api_key: env:NAME or @FILE. Changes are made one by one; a failure ends the run, and what was done before stays done.`,
+Keys are declared by their hash (sha256: and 64 hexadecimal digits), or by secret: env:NAME or @FILE, which is hashed here and not sent;
+credentials of channels by api_key: env:NAME or @FILE. Changes are made one by one; a failure ends the run, and what was done before stays
+done.`,
 		Example: `  weir apply -f installation.yaml --dry-run
   weir apply -f tenants.yaml -f channels.yaml --prune
   generate-keys | weir apply -f -`,

@@ -18,9 +18,9 @@ func auditCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "audit COMMAND",
 		Short: "Who changed what, and when",
-		Long: `Every change of tenants, keys, channels, plugins and where they are attached is written down in the transaction that makes it: when, who, what, and
-how it was before and after, without secrets. Who is the admin token, with what --as or WEIR_AS says behind a slash, which nobody verifies; or weir, for a
-gateway itself; or sql: and a role, for who changed the tables by other means.`,
+		Long: `Every change of tenants, keys, channels, plugins and where they are attached is written down in the transaction that makes it: when, who,
+what, and how it was before and after, without secrets. Who is the admin token, with what --as or WEIR_AS says behind a slash, which
+nobody verifies; or weir, for a gateway itself; or sql: and a role, for who changed the tables by other means.`,
 	}
 	c.AddCommand(auditList())
 	return c

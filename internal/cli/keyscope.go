@@ -126,8 +126,8 @@ func keyRotate() *cobra.Command {
 		Use:   "rotate KEY [--overlap DURATION]",
 		Short: "Give a key another secret, and print it, once",
 		Long: `Give a key another secret, and print it. The key stays what it is: its id, its limits, its usage. The secret before works for the overlap
-yet, so that there is time to bring the new one to where it is needed; without one it ends within a second on every gateway. A second rotation ends what
-the first has left.
+yet, so that there is time to bring the new one to where it is needed; without one it ends within a second on every gateway. A second
+rotation ends what the first has left.
 
 Standard output holds the secret and nothing else.`,
 		Example: `  weir key rotate laptop --overlap 24h`,
@@ -188,10 +188,10 @@ func keyImport() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import [--from FILE] [--prefix sk-] [--tenant TENANT] [--models A,B] [--pinnable] …",
 		Short: "Make keys of secrets that clients have already",
-		Long: `Make keys of secrets that clients have already, such as those of one-api (sk- and 48 letters) or new-api (up to 128), so that these clients
-need not be told. Each line of the file, or of standard input, is SECRET [NAME] or sha256:HASH [NAME]; empty lines and those that begin with # are
-skipped. Secrets do not leave this machine: only their hashes are sent. --prefix is put before secrets that do not begin with it, since the tables of those
-gateways leave it out. What is known already is left as it is, so that an import may be repeated.
+		Long: `Make keys of secrets that clients have already, such as those of one-api (sk- and 48 letters) or new-api (up to 128), so that these
+clients need not be told. Each line of the file, or of standard input, is SECRET [NAME] or sha256:HASH [NAME]; empty lines and those that
+begin with # are skipped. Secrets do not leave this machine: only their hashes are sent. --prefix is put before secrets that do not begin
+with it, since the tables of those gateways leave it out. What is known already is left as it is, so that an import may be repeated.
 
 With --pinnable a key may also be sent as SECRET-CHANNEL, CHANNEL being the id or name of a channel here; only that channel is used then.`,
 		Example: `  psql one-api -Atc 'select key, $$old-$$ || id from tokens' | weir key import --prefix sk- --tenant acme --pinnable`,

@@ -333,3 +333,12 @@ func mustTenant(t *testing.T) func(admin.Tenant, error) { //nolint:thelper // th
 		}
 	}
 }
+
+func TestWhoActsIsAName(t *testing.T) {
+	s := admintest.Start(t, nil, nil)
+	for name, want := range map[string]int{"ann": http.StatusOK, "Zoë": http.StatusOK, "": http.StatusOK, "a\tb": http.StatusBadRequest, strings.Repeat("a", 65): http.StatusBadRequest} {
+		if res, body := call(t, s.URL+"/api/v1/tenants", "GET", "", "X-Weir-Actor", name); res.StatusCode != want {
+			t.Errorf("%q: got %d %s, want %d", name, res.StatusCode, body, want)
+		}
+	}
+}

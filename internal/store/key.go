@@ -240,6 +240,11 @@ func (s *Store) SetKey(ctx context.Context, ref string, c KeyChange) (Key, error
 		if err := c.apply(&k, time.Now()); err != nil {
 			return err
 		}
+		if c.Hash != nil {
+			if err := unusedHash(ctx, tx, k.Hash); err != nil {
+				return err
+			}
+		}
 		_, err = tx.Exec(ctx, `update weir.key set name = $2, models = $3, disabled = $4, expires = $5, groups = $6, networks = $7, tags = $8,
 			metadata = $9, pinnable = $10, hash = $11, hint = $12 where id = $1`, k.ID, k.Name, list(k.Models), k.Disabled, timeOrNull(k.Expires), list(k.Groups), list(k.Networks),
 			tagTexts(k.Tags), texts(k.Metadata), k.Pinnable, k.Hash[:], k.Hint)

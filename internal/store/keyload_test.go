@@ -528,6 +528,16 @@ func TestSecretOfARotatedKeyIsNobodyElses(t *testing.T) {
 	}
 	_, _, err := s.CreateKey(t.Context(), NewKey{Secret: secret})
 	wantError(t, err, ErrExists, "rotated")
+	other, _ := mustKey(t, s, NewKey{Name: "other"})
+	hash := policy.HashKey(secret.Reveal())
+	_, err = s.SetKey(t.Context(), "other", KeyChange{Hash: &hash, Hint: new("x")})
+	wantError(t, err, ErrExists, "rotated")
+	hash = policy.HashKey("from elsewhere")
+	_, err = s.SetKey(t.Context(), "other", KeyChange{Hash: &hash})
+	wantError(t, err, ErrInvalid, "hint")
+	if k, err := s.SetKey(t.Context(), "other", KeyChange{Hash: &hash, Hint: new("fr…")}); err != nil || k.Hash != hash || k.Hash == other.Hash || k.Hint != "fr…" {
+		t.Errorf("changed to %+v, %v", k, err)
+	}
 }
 
 func ok(t *testing.T, err error) {

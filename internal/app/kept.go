@@ -43,6 +43,7 @@ type state struct {
 	restored      bool                 // it is from the disk: the database has not been reached yet
 	dirty         chan struct{}        // holds one: something is in force that is not kept
 
+	seen        seen        // how much there is of it
 	stale       atomic.Bool // it is too old to decide by
 	transaction atomic.Int64
 }
@@ -60,6 +61,7 @@ func (p *processor) newState() error {
 		return err
 	}
 	p.state = s
+	s.seen.register(p.registry)
 	promauto.With(p.registry).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "weir_configuration_age_seconds", Help: "Seconds since the database has confirmed what requests are decided by.",
 	}, func() float64 {
@@ -88,7 +90,7 @@ func (p *processor) seenBy(l store.Look) {
 	s.confirmed, s.restored = l.Time, false
 	s.mu.Unlock()
 	s.transaction.Store(l.Transaction)
-	p.seen.keys.Store(int64(s.keys.Len()))
+	p.state.seen.keys.Store(int64(s.keys.Len()))
 	p.judgeAge()
 	if l.Changed {
 		select {
@@ -216,7 +218,7 @@ func (p *processor) restore(ctx context.Context) bool {
 		p.log.Error("what is kept on the disk cannot be put in force", "err", err)
 		return false
 	}
-	p.seen.keys.Store(int64(p.state.keys.Len()))
+	p.state.seen.keys.Store(int64(p.state.keys.Len()))
 	p.log.Warn("requests are served by what is kept on the disk until the database is there", "as_of", s.Time, "age", age.Round(time.Second),
 		"until", s.Time.Add(p.cfg.Database.MaxStale))
 	return true

@@ -45,7 +45,6 @@ type processor struct {
 	plugins   *loader.Loader
 	tls       *certificate
 	state     *state
-	seen      seen
 	books     books
 	life      *life
 }
@@ -88,7 +87,6 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *slog.Logger) (*processor, error) {
 	p := &processor{cfg: cfg, log: log, store: s, cooldowns: &policy.Cooldowns{}, registry: prometheus.NewRegistry(), life: newLife()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p.seen.register(p.registry)
 	p.sent = usage.NewAppender(cfg.Envoy.LogDir, log)
 	p.spool = p.newSpool()
 	if err := p.newState(); err != nil {

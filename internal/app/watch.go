@@ -71,9 +71,9 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	p.state.mu.Lock()
 	p.state.configuration = &c
 	p.state.mu.Unlock()
-	p.seen.revision.Store(c.Revision)
-	p.seen.keys.Store(int64(p.state.keys.Len()))
-	p.seen.channels.Store(int64(len(c.Channels)))
+	p.state.seen.revision.Store(c.Revision)
+	p.state.seen.keys.Store(int64(p.state.keys.Len()))
+	p.state.seen.channels.Store(int64(len(c.Channels)))
 	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", p.state.keys.Len(), "channels", len(c.Channels),
 		"attachments", len(c.Attachments), "price_version", c.Prices.ID)
 	return nil
@@ -105,7 +105,7 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 	checks := []admin.Check{
 		p.databaseCheck(ctx),
 		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
-			fmt.Sprintf("revision %d is in force", p.seen.revision.Load()), "wait, or see the database check"),
+			fmt.Sprintf("revision %d is in force", p.state.seen.revision.Load()), "wait, or see the database check"),
 		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
 		check("usage log", nilUnless(p.spool.Denial() != nil, "has no room; requests are refused"), "has room",
 			"see the metrics weir_usage_log_free_bytes and weir_usage_unshipped_bytes, and the journal of the processor"),
@@ -113,8 +113,8 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 	}
 	if p.cfg.Dev {
 		checks = append(checks,
-			check("key", nilUnless(p.seen.keys.Load() == 0, "there is no key"), "there are some", "make one with: weir key create"),
-			check("channel", nilUnless(p.seen.channels.Load() == 0, "there is no channel"), "there are some", "add one with: weir channel add"),
+			check("key", nilUnless(p.state.seen.keys.Load() == 0, "there is no key"), "there are some", "make one with: weir key create"),
+			check("channel", nilUnless(p.state.seen.channels.Load() == 0, "there is no channel"), "there are some", "add one with: weir channel add"),
 		)
 	}
 	return checks

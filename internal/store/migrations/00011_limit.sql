@@ -27,6 +27,7 @@ create index rate_limit_key on weir.rate_limit (key_id);
 
 create trigger bump_revision after insert or update or delete or truncate on weir.rate_limit
     for each statement execute function weir.bump_revision();
+create trigger audit after insert or update or delete on weir.rate_limit for each row execute function weir.note('limit', 'id', 'model');
 
 -- The one row is the lock under which replicas take turns.
 create table weir.limit_board (

@@ -46,8 +46,8 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 	const hash = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 	for text, want := range map[string]string{
 		"tenants: [":                               "a.yaml:1: not YAML: ",
-		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys",
-		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys`,
+		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys, limits",
+		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys, limits`,
 		"tenants: {name: a}":                       "a.yaml:1: tenants must be a list",
 		"tenants:\n- a":                            "a.yaml:2: a tenant must be a mapping",
 		"tenants:\n- name: a\n  nmae: b":           `a.yaml:3: unknown field "nmae"`,
@@ -63,6 +63,9 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 		"keys:\n- {name: k, hash: '" + hash + "', expires: soon}":                                 `"soon" is not a time`,
 		"keys:\n- {name: k, hash: '" + hash + "', allow_ip: [office]}":                            `allow_ip: "office" is not as in`,
 		"keys:\n- name: k\n  models: 5":                                                           "a.yaml:3: ",
+		"limits:\n- {tenant: a}":                                                                  "a.yaml:2: limit of the tenant a, for *: it limits nothing",
+		"limits:\n- {key: a, concurrency: -1}":                                                    "limit of the key default/a, for *: a limit is not below zero",
+		"limits:\n- {concurrency: 1}\n- {concurrency: 2}":                                         "limit of all, for * is declared already",
 		"channels:\n- {name: c}":                                                                  "needs a provider",
 		"channels:\n- {name: c, provider: azure}":                                                 "needs a base_url",
 		"channels:\n- {name: c, provider: openai}":                                                "needs models",
@@ -133,10 +136,12 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 			t.Errorf("%s (-got +want):\n%s", what, diff)
 		}
 	}
-	expect("the first time", run(t, c, true, env, text), "create tenant acme", "create channel openai", "create key acme/laptop", "create key default/ci")
+	expect("the first time", run(t, c, true, env, text), "create tenant acme", "create channel openai", "create key acme/laptop", "create key default/ci",
+		"create limit of the key acme/laptop, for gpt-4o*", "create limit of the tenant acme, for each key, for *")
 	expect("again", run(t, c, true, env, text))
-	text = strings.NewReplacer("weight: 1", "weight: 7", `["gpt-4o*"]`, `["*"]`, "expires: 2099-01-01T00:00:00Z", "").Replace(text)
-	expect("other values", run(t, c, false, env, text), "change channel openai weight", "change key acme/laptop models expires")
+	text = strings.NewReplacer("weight: 1", "weight: 7", `["gpt-4o*"]`, `["*"]`, "tokens_per_minute: 100000\n", "tokens_per_minute: 5\n", "expires: 2099-01-01T00:00:00Z", "").Replace(text)
+	expect("other values", run(t, c, false, env, text), "change channel openai weight", "change key acme/laptop models expires",
+		"change limit of the key acme/laptop, for gpt-4o* tokens_per_minute")
 	expect("and again", run(t, c, false, env, text))
 	env = maps.Clone(env)
 	env["OPENAI_API_KEY"], env["CI_KEY"] = "sk-another", "sk-another-of-ci"
@@ -150,6 +155,9 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 	// Sections that are in no file are left alone, others are emptied; what uses a thing goes before it.
 	expect("no tenants", run(t, c, false, env, "tenants: []"))
 	expect("only tenants", run(t, c, true, env, "channels:\n"), "delete channel openai")
+	expect("only limits", run(t, c, true, env, "limits:\n- {tenant: acme, each_key: true, requests_per_minute: 60}"),
+		"change limit of the tenant acme, for each key, for * concurrency", "delete limit of the key acme/laptop, for gpt-4o*")
+	expect("no limits", run(t, c, true, env, "limits: []"), "delete limit of the tenant acme, for each key, for *")
 	expect("no keys and tenants", run(t, c, true, env, "tenants: []\nkeys: []\n"), "delete key default/ci", "delete key acme/laptop", "delete tenant acme")
 	expect("nothing is left", run(t, c, true, env, "tenants: []\nchannels: []\nkeys: []"))
 }

@@ -20,6 +20,7 @@ func Kinds() []Kind {
 		{"tenants", "tenant", func() Thing { return &tenant{} }, listTenants},
 		{"channels", "channel", func() Thing { return &channel{} }, listChannels},
 		{"keys", "key", func() Thing { return &key{} }, listKeys},
+		{"limits", "limit", func() Thing { return &limit{} }, listLimits},
 	}
 }
 

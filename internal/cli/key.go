@@ -216,8 +216,7 @@ func keySet() *cobra.Command {
 				ch.Name = &name
 			}
 			if c.Flags().Changed("models") {
-				names := splitNames(models)
-				ch.Models = &names
+				ch.Models = new(splitNames(models))
 			}
 			if c.Flags().Changed("disabled") {
 				ch.Disabled = &disabled

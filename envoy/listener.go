@@ -149,7 +149,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		StreamIdleTimeout:             durationpb.New(g.Idle),
 		UseRemoteAddress:              wrapperspb.Bool(true),
 		XffNumTrustedHops:             uint32(g.TrustedHops),                                //nolint:gosec // a handful
-		InternalAddressConfig:         &hcmv3.HttpConnectionManager_InternalAddressConfig{}, // nobody's headers are trusted
+		InternalAddressConfig:         nobody(),
 		EarlyHeaderMutationExtensions: early,
 		NormalizePath:                 wrapperspb.Bool(true),
 		MergeSlashes:                  true,
@@ -172,6 +172,14 @@ func exchangeLogs(g Gateway) ([]*accesslogv3.AccessLog, error) {
 	}
 	ends, err := endLog()
 	return []*accesslogv3.AccessLog{log, ends}, err
+}
+
+// nobody is an address that no client has: nobody's headers are trusted, and every client's address is told. With no address at all Envoy takes those of private
+// networks for internal ones.
+func nobody() *hcmv3.HttpConnectionManager_InternalAddressConfig {
+	return &hcmv3.HttpConnectionManager_InternalAddressConfig{
+		CidrRanges: []*corev3.CidrRange{{AddressPrefix: "255.255.255.255", PrefixLen: wrapperspb.UInt32(32)}},
+	}
 }
 
 // hygiene removes what only Weir or Envoy may say, and what concerns the client's own connection, before anything looks at a

@@ -148,7 +148,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		RequestTimeout:                durationpb.New(bodyTimeout),
 		StreamIdleTimeout:             durationpb.New(g.Idle),
 		UseRemoteAddress:              wrapperspb.Bool(true),
-		XffNumTrustedHops:             uint32(g.TrustedHops),                                //nolint:gosec // a handful
+		XffNumTrustedHops:             uint32(g.TrustedHops), //nolint:gosec // a handful
 		InternalAddressConfig:         nobody(),
 		EarlyHeaderMutationExtensions: early,
 		NormalizePath:                 wrapperspb.Bool(true),

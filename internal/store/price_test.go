@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/internal/prices"
+	"github.com/weir-proxy/weir/policy"
 )
 
 const dollars = 1_000_000_000 // nano-dollars for a million tokens
@@ -225,7 +226,7 @@ func TestWatchersHearOfPrices(t *testing.T) {
 	heard := make(chan prices.Version, 16)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = s.Watch(ctx, func(c Configuration) error { heard <- c.Prices; return nil }) // ends with ctx
+		_ = s.Watch(ctx, Following{Keys: &policy.Keyring{}, Apply: func(c Configuration) error { heard <- c.Prices; return nil }}) // ends with ctx
 	})
 	defer wg.Wait()
 	defer cancel()

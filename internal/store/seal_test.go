@@ -24,6 +24,8 @@ func TestConfigurationIsSealedAndOpened(t *testing.T) {
 	}
 	push(t, s, PushedModule{Name: "guard", Wasm: module(1)})
 	attach(t, s, NewAttachment{Plugin: "guard", Tenant: "default", PluginSettings: PluginSettings{Config: `{"a":1}`, Headers: []string{"x-team"}}})
+	mustRegister(t, s, priceList("a", "2026-01-01"))
+	mustSetPrice(t, s, "m", rates(1, 2))
 	want, err := s.Configuration(t.Context())
 	if err != nil {
 		t.Fatal(err)

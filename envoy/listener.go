@@ -55,7 +55,7 @@ const (
 func ForwardedHeaders() []string {
 	return []string{
 		":method", ":path", ":status", "authorization", "api-key", "x-api-key",
-		"content-encoding", "content-length", "content-type", "transfer-encoding", externalAddress,
+		"content-encoding", "content-length", "content-type", "transfer-encoding", externalAddress, "x-forwarded-for",
 	}
 }
 

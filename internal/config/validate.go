@@ -131,13 +131,18 @@ func (c Config) Validate() error {
 		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
 	}
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
+	v.ages(c)
+	return v.err()
+}
+
+// ages checks how old things may become.
+func (v *validator) ages(c Config) {
 	if c.Database.MaxStale < minStale {
 		v.add("database.max_stale", "must be at least %s, not %s", minStale, c.Database.MaxStale)
 	}
 	if keep := c.Admin.AuditRetention; keep != 0 && keep < minAudit {
 		v.add("admin.audit_retention", "must be at least %v, or 0 to keep entries for ever, not %v", minAudit, keep)
 	}
-	return v.err()
 }
 
 // ValidateSecrets reports every secret that is missing or malformed, as an [*Error]. It never quotes one.

@@ -35,6 +35,7 @@ type Demand struct {
 
 	exact    func(*Question) Estimate // nil: there is nothing more exact, or Estimate is it
 	question *Question
+	charges  Charges // noted by an accountant
 }
 
 // Exact counts what can be counted, and returns an estimate that is no higher than Estimate was, nor lower than what the exchange may use. Estimate is the same from
@@ -91,6 +92,7 @@ func (x *Exchange) reserve(g *grant, req *request, body []byte, choices []Choice
 		}
 		inform = append(inform, headers...)
 	}
+	x.charges = d.charges
 	return d.Estimate, inform, nil
 }
 

@@ -22,6 +22,7 @@ type Exchange struct {
 	address   string
 	path      string
 	headers   []Header
+	charges   Charges // as reserved
 }
 
 // Watched reports whether the response of the exchange is to be shown to [Admission].Watch. It is known as soon as the head was accepted.
@@ -105,6 +106,7 @@ func (x *Exchange) admission(g *grant, req *request, body []byte, r ruled) (*Adm
 		Exchange: x.ID, Tenant: g.tenant.ID, Key: g.key.ID, Operation: x.operation,
 		Stream: req.stream, Model: req.model, Choices: r.choices, Tags: withTags(g.key.Tags, r.tags),
 		Price: estimate.Price, Service: req.service,
+		Charges: x.charges,
 	}
 	a.Ticket = ticket.String()
 	return a, nil

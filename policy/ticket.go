@@ -41,6 +41,7 @@ type Ticket struct {
 	Price     int64    // the version of the prices that were in force; zero: no price was known
 	Service   Service  // that was asked for; of no account without a price
 	Tags      []Tag    // of policies; at most [MaxTags]
+	Charges   Charges  // of budgets
 }
 
 // Service is how a provider is asked to process a request: service_tier in OpenAI's API. Prices may depend on it.
@@ -95,7 +96,7 @@ var ErrTicket = errors.New("malformed ticket")
 //	version=1 | exchange (16) | tenant | key | operation | flags | model | n | n × (channel | upstream)
 //
 // An upstream equal to the model is written as the empty string. Bit 0 of the flags says that it is a stream; the two bits from 1+2i on are
-// the [Partial] of the i-th channel. Where there are tags they follow, n × (name | value). A ticket with a price has version 2, and before the tags
+// the [Partial] of the i-th channel. Where there are tags they follow, n × (name | value), and then the [Charges]. A ticket with a price has version 2, and before the tags
 //
 //	price | service
 const (
@@ -149,9 +150,11 @@ func (t *Ticket) String() string {
 		b = binary.AppendUvarint(b, uint64(t.Price)) //nolint:gosec // it is positive
 		b = append(b, byte(t.Service))
 	}
+	before := len(b)
 	if len(t.Tags) > 0 {
 		b = appendTags(b, t.Tags)
 	}
+	b = appendCharges(b, &t.Charges, len(b) > before)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
@@ -203,9 +206,7 @@ func ParseTicket(s string) (*Ticket, error) {
 		t.Price, t.Service = r.id(), Service(r.byte())
 		r.failed = r.failed || t.Price == 0 || t.Service >= services
 	}
-	if len(r.b) > 0 {
-		t.Tags = r.tags()
-	}
+	r.rest(t)
 	if r.failed || len(r.b) != 0 || flags>>partialShift(len(t.Choices)) != 0 {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
 	}

@@ -40,6 +40,14 @@ func testTickets() map[string]*Ticket {
 		"priced and tagged": {
 			Exchange: id, Tenant: 1, Key: 2, Operation: OpResponses, Model: "m", Price: 1, Service: Priority, Tags: []Tag{{"a", "b"}},
 		},
+		"charges": {
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{Channel: 3, Upstream: "m"}},
+			Charges: Charges{Holder: id, Reserved: MaxReserved, Accounts: []Account{{Budget: 1, Period: 1764460800}, {Budget: math.MaxInt64}}},
+		},
+		"tags and charges": {
+			Exchange: id, Tenant: 1, Key: 2, Operation: OpChat, Model: "m", Choices: []Choice{{Channel: 3, Upstream: "m"}}, Tags: []Tag{{"a", "b"}},
+			Charges: Charges{Holder: id, Reserved: 0, Accounts: []Account{{Budget: 3, Period: -3600}}},
+		},
 		"no choices": {Exchange: id, Tenant: 1, Key: 2, Operation: OpEmbeddings, Model: "m"},
 		"most":       most,
 	}

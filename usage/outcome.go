@@ -40,6 +40,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
 		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t), Service: t.Service, Cost: Cost{PriceVersion: t.Price},
+		Charges: t.Charges,
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)
@@ -83,6 +84,7 @@ func NewUnresolved(t *policy.Ticket, bytes int64, e *Estimator) Record {
 	r := Record{
 		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key, Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
 		Status: StatusUnresolved, Estimated: true, RequestBytes: bytes, FirstByte: -1, Tags: t.Tags, Service: t.Service, Cost: Cost{PriceVersion: t.Price},
+		Charges: t.Charges,
 	}
 	if len(t.Choices) > 0 {
 		r.Channel = t.Choices[0].Channel

@@ -81,8 +81,18 @@ type Record struct {
 	ResponseBytes int64
 	FirstByte     time.Duration // from the first byte of the request to that of the answer; negative when there was none
 	Duration      time.Duration
-	Tags          []policy.Tag // what plugins noted of the request
-	Seq           int64        // offset in the log, in bytes, of the line's end
+	Tags          []policy.Tag   // what plugins noted of the request
+	Charges       policy.Charges // of budgets
+	Seq           int64          // offset in the log, in bytes, of the line's end
+}
+
+// Charged returns what the exchange is charged to its budgets, in nano-dollars: its cost; what was reserved if that is not known, or the exchange is unresolved,
+// so that it may have cost that much.
+func (r *Record) Charged() int64 {
+	if r.Priced() && r.Status != StatusUnresolved {
+		return r.CostNanoUSD
+	}
+	return r.Charges.Reserved
 }
 
 // Batch is a run of records that came from one log, to be written together with the position that the log is read up to.

@@ -26,7 +26,7 @@ type TenantReader interface {
 
 // TenantWriter changes tenants.
 type TenantWriter interface {
-	CreateTenant(ctx context.Context, name string) (store.Tenant, error)
+	CreateTenant(ctx context.Context, name string, with ...store.TenantChange) (store.Tenant, error)
 	SetTenant(ctx context.Context, ref string, c store.TenantChange) (store.Tenant, error)
 	DeleteTenant(ctx context.Context, ref string) error
 }
@@ -120,6 +120,8 @@ type Store interface {
 	PriceStore
 	UsageReader
 	AuditReader
+	BudgetReader
+	BudgetWriter
 }
 
 // ChannelTester asks a channel's provider whether the channel works. [Prober] does.
@@ -221,6 +223,14 @@ func (a *api) routes() []route {
 		{"GET", "/api/v1/limits", a.listLimits},
 		{"PUT", "/api/v1/limits", a.setLimit},
 		{"DELETE", "/api/v1/limits/{id}", a.deleteLimit},
+		{"GET", "/api/v1/budgets", a.listBudgets},
+		{"GET", "/api/v1/keys/{ref}/budget", a.showBudget(keyRef)},
+		{"POST", "/api/v1/keys/{ref}/budget/top-ups", a.topUp(keyRef)},
+		{"GET", "/api/v1/keys/{ref}/budget/ledger", a.ledger(keyRef)},
+		{"GET", "/api/v1/tenants/{ref}/budget", a.showBudget(tenantRef)},
+		{"POST", "/api/v1/tenants/{ref}/budget/top-ups", a.topUp(tenantRef)},
+		{"GET", "/api/v1/tenants/{ref}/budget/ledger", a.ledger(tenantRef)},
+		{"POST", "/api/v1/leases/{holder}/release", a.releaseLeases},
 
 		{"GET", "/api/v1/audit", a.listAudit},
 

@@ -90,12 +90,12 @@ func (a *api) showKey(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) changeKey(w http.ResponseWriter, r *http.Request) error {
 	var c KeyChange
-	if err := decode(w, r, &c, "expires"); err != nil {
+	if err := decode(w, r, &c, "expires", "budget"); err != nil {
 		return err
 	}
 	want := store.KeyChange{
 		Name: c.Name, Models: c.Models, Disabled: c.Disabled, Groups: c.Groups, Networks: c.Networks, Tags: c.Tags, Metadata: c.Metadata,
-		Pinnable: c.Pinnable, Hint: c.Hint,
+		Pinnable: c.Pinnable, Hint: c.Hint, Budget: changeOf(c.Budget),
 	}
 	if c.Hash != nil {
 		hash, err := parseHash(*c.Hash)

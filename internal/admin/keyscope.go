@@ -89,7 +89,7 @@ func scopeOf(k store.Key) KeyScope {
 func (n *NewKey) wanted() (store.NewKey, error) {
 	want := store.NewKey{
 		Tenant: n.Tenant, Name: n.Name, Models: n.Models, Groups: n.Groups, Networks: n.Networks, Tags: n.Tags, Metadata: n.Metadata,
-		Pinnable: n.Pinnable, Hint: n.Hint,
+		Pinnable: n.Pinnable, Hint: n.Hint, Budget: n.Budget.change(),
 	}
 	if n.Expires != nil {
 		want.Expires = *n.Expires

@@ -19,10 +19,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/admin/admintest"
 	"github.com/weir-proxy/weir/internal/fake"
+	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/usage"
 )
@@ -104,8 +106,9 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	channel := channels(t, c, provider.URL+"/v1")
 	usages(t, s, c, key, channel)
 	prices(t, c)
-	plugins(t, c, tenant)
 	limits(t, c, key)
+	budgets(t, s.Store, c, tenant, key)
+	plugins(t, c, tenant)
 	if _, err := c.Doctor(ctx); err != nil {
 		t.Error(err)
 	}
@@ -148,7 +151,7 @@ func tenants(t *testing.T, c *admin.Client) admin.Tenant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := admin.Tenant{ID: made.ID, Name: "bigger", Disabled: true, Groups: []string{}}
+	want := admin.Tenant{ID: made.ID, Name: "bigger", Disabled: true, Groups: []string{}, TimeZone: "UTC"}
 	if diff := cmp.Diff(changed, want, ignoreCreated); diff != "" {
 		t.Errorf("changed (-got +want):\n%s", diff)
 	}
@@ -468,5 +471,74 @@ func TestWrongSecretKeyIsExplained(t *testing.T) {
 	}
 	if err := client(t, other).DeleteChannel(t.Context(), "c"); err != nil {
 		t.Errorf("delete: %v", err)
+	}
+}
+
+func budgets(t *testing.T, s *store.Store, c *admin.Client, tenant admin.Tenant, key admin.Key) {
+	t.Helper()
+	ctx := t.Context()
+	ref := admin.BudgetRef{Key: tenant.Name + "/" + key.Name}
+	if _, err := c.Budget(ctx, ref); !isProblem(err, http.StatusNotFound, "budget of") {
+		t.Errorf("a budget that is not there: %v", err)
+	}
+	amount, never, notices := int64(1_000_000_000), "never", []int{80}
+	terms := admin.BudgetTerms{AmountNanoUSD: &amount, Period: &never, Notices: &notices}
+	if _, err := c.SetKey(ctx, key.Name, admin.KeyChange{Budget: admin.To(terms)}); err != nil {
+		t.Fatal(err)
+	}
+	top := admin.TopUp{AmountNanoUSD: 500, Reference: "r-1", Note: "n"}
+	for _, want := range []bool{true, false} {
+		got, err := c.TopUp(ctx, ref, top)
+		if err != nil || got.Booked != want || got.Budget.CreditNanoUSD != amount+500 || got.Budget.LeftNanoUSD != amount+500 {
+			t.Errorf("top up: got %+v, %v", got, err)
+		}
+	}
+	top.AmountNanoUSD = -5
+	if _, err := c.TopUp(ctx, ref, top); err == nil || !strings.Contains(err.Error(), "more than 0") {
+		t.Errorf("top up by less than nothing: %v", err)
+	}
+	b, err := c.Budget(ctx, ref)
+	if err != nil || b.Key == nil || *b.Key != key.Name || b.Period != never || b.Renews != nil || b.TimeZone != "UTC" || len(b.Notices) != 1 {
+		t.Errorf("show: got %+v, %v", b, err)
+	}
+	entries, err := c.Ledger(ctx, ref, 10)
+	if err != nil || len(entries) != 2 || entries[0].Kind != "top_up" || entries[1].AmountNanoUSD != amount {
+		t.Errorf("ledger: got %+v, %v", entries, err)
+	}
+	zone := "Europe/Berlin"
+	changed, err := c.SetTenant(ctx, tenant.Name, admin.TenantChange{
+		TimeZone: &zone, Parent: admin.To("default"), Budget: admin.To(admin.BudgetTerms{AmountNanoUSD: &amount}),
+	})
+	if err != nil || changed.TimeZone != zone || changed.Parent == nil || *changed.Parent != "default" {
+		t.Errorf("tenant: got %+v, %v", changed, err)
+	}
+	if all, err := c.Budgets(ctx); err != nil || len(all) != 2 || all[1].Period != "month" || all[1].Key != nil || all[1].Renews == nil {
+		t.Errorf("list: got %+v, %v", all, err)
+	}
+	ref = admin.BudgetRef{Tenant: tenant.Name}
+	if got, err := c.TopUp(ctx, ref, admin.TopUp{AmountNanoUSD: 7, Reference: "r-1"}); err != nil || !got.Booked {
+		t.Errorf("top up of a tenant: got %+v, %v", got, err)
+	}
+	if b, err := c.Budget(ctx, ref); err != nil || b.CreditNanoUSD != amount+7 || b.Key != nil {
+		t.Errorf("show that of a tenant: got %+v, %v", b, err)
+	}
+	if entries, err := c.Ledger(ctx, ref, 1); err != nil || len(entries) != 1 || entries[0].Period == nil {
+		t.Errorf("ledger of a tenant: got %+v, %v", entries, err)
+	}
+	holder := uuid.New()
+	if _, err := s.Join(ctx, holder); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.ReleaseLeases(ctx, holder.String(), admin.Release{}); err != nil || got.Holder != holder || got.LeasedNanoUSD != 0 {
+		t.Errorf("release: got %+v, %v", got, err)
+	}
+	if _, err := c.ReleaseLeases(ctx, "00000000-0000-0000-0000-000000000007", admin.Release{}); !isProblem(err, http.StatusNotFound, "holder") {
+		t.Errorf("release: %v", err)
+	}
+	if _, err := c.SetTenant(ctx, tenant.Name, admin.TenantChange{Parent: admin.Null[string](), Budget: admin.Null[admin.BudgetTerms]()}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Budget(ctx, admin.BudgetRef{Tenant: tenant.Name}); !isProblem(err, http.StatusNotFound, "budget of") {
+		t.Errorf("a budget that was removed: %v", err)
 	}
 }

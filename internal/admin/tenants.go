@@ -9,7 +9,11 @@ import (
 )
 
 func tenantOf(t store.Tenant) Tenant {
-	return Tenant{ID: int64(t.ID), Name: t.Name, Disabled: t.Disabled, Groups: append([]string{}, t.Groups...), Created: t.Created}
+	out := Tenant{ID: int64(t.ID), Name: t.Name, Disabled: t.Disabled, TimeZone: t.Zone, Groups: append([]string{}, t.Groups...), Created: t.Created}
+	if id := int64(t.Parent); id != 0 {
+		out.ParentID, out.Parent = &id, &t.ParentName
+	}
+	return out
 }
 
 func (a *api) listTenants(w http.ResponseWriter, r *http.Request) error {
@@ -30,7 +34,14 @@ func (a *api) createTenant(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	t, err := a.Store.CreateTenant(r.Context(), n.Name)
+	with := store.TenantChange{Budget: n.Budget.change()}
+	if n.Parent != "" {
+		with.Parent = &n.Parent
+	}
+	if n.TimeZone != "" {
+		with.Zone = &n.TimeZone
+	}
+	t, err := a.Store.CreateTenant(r.Context(), n.Name, with)
 	if err != nil {
 		return err
 	}
@@ -52,14 +63,19 @@ func (a *api) showTenant(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) changeTenant(w http.ResponseWriter, r *http.Request) error {
 	var c TenantChange
-	if err := decode(w, r, &c); err != nil {
+	if err := decode(w, r, &c, "parent", "budget"); err != nil {
 		return err
 	}
 	rates, err := c.Limits.change()
 	if err != nil {
 		return err
 	}
-	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), store.TenantChange{Name: c.Name, Disabled: c.Disabled, Groups: c.Groups})
+	want := store.TenantChange{Name: c.Name, Disabled: c.Disabled, Groups: c.Groups, Parent: c.Parent.Value, Zone: c.TimeZone, Budget: changeOf(c.Budget)}
+	if c.Parent.Present && c.Parent.Value == nil {
+		none := ""
+		want.Parent = &none
+	}
+	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), want)
 	if err != nil {
 		return err
 	}

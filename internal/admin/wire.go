@@ -50,22 +50,31 @@ type Tenant struct {
 	ID       int64     `json:"id"`
 	Name     string    `json:"name"`
 	Disabled bool      `json:"disabled"`
-	Groups   []string  `json:"groups"` // of channels that it may use; empty means any
+	Groups   []string  `json:"groups"`    // of channels that it may use; empty means any
+	ParentID *int64    `json:"parent_id"` // whose budgets count too; null: nobody's
+	Parent   *string   `json:"parent"`
+	TimeZone string    `json:"time_zone"` // in which the periods of its budgets begin
 	Created  time.Time `json:"created"`
 }
 
 // NewTenant asks for a tenant.
 type NewTenant struct {
-	Name   string `json:"name"`
-	Limits *Rates `json:"limits,omitempty"` // of all its keys together, for all models
+	Name     string       `json:"name"`
+	Parent   string       `json:"parent,omitempty"`    // id or name; none when empty
+	TimeZone string       `json:"time_zone,omitempty"` // UTC when empty
+	Budget   *BudgetTerms `json:"budget,omitempty"`
+	Limits   *Rates       `json:"limits,omitempty"` // of all its keys together, for all models
 }
 
 // TenantChange changes the members that are present.
 type TenantChange struct {
-	Name     *string   `json:"name,omitempty"`
-	Disabled *bool     `json:"disabled,omitempty"`
-	Limits   *Rates    `json:"limits,omitempty"` // of all its keys together, for all models
-	Groups   *[]string `json:"groups,omitempty"`
+	Name     *string               `json:"name,omitempty"`
+	Disabled *bool                 `json:"disabled,omitempty"`
+	Parent   Nullable[string]      `json:"parent,omitzero"`
+	TimeZone *string               `json:"time_zone,omitempty"`
+	Budget   Nullable[BudgetTerms] `json:"budget,omitzero"`  // null: no budget any more
+	Limits   *Rates                `json:"limits,omitempty"` // of all its keys together, for all models
+	Groups   *[]string             `json:"groups,omitempty"`
 }
 
 // Key is what clients of the gateway authenticate with.
@@ -115,6 +124,7 @@ type NewKey struct {
 	Pinnable bool              `json:"pinnable,omitempty"`
 	Hash     string            `json:"hash,omitempty"` // of a secret that exists, as [HashOf] writes it; then none is made
 	Hint     string            `json:"hint,omitempty"` // with hash: what may be shown of the secret
+	Budget   *BudgetTerms      `json:"budget,omitempty"`
 }
 
 // KeyChange changes the members that are present.
@@ -125,13 +135,14 @@ type KeyChange struct {
 	Expires  Nullable[time.Time] `json:"expires,omitzero"`
 	Limits   *Rates              `json:"limits,omitempty"` // for all models
 
-	Groups   *[]string          `json:"groups,omitempty"`
-	Networks *[]string          `json:"networks,omitempty"`
-	Tags     *map[string]string `json:"tags,omitempty"`
-	Metadata *map[string]string `json:"metadata,omitempty"`
-	Pinnable *bool              `json:"pinnable,omitempty"`
-	Hash     *string            `json:"hash,omitempty"` // puts another secret, which exists, in the place of this one, at once
-	Hint     *string            `json:"hint,omitempty"`
+	Groups   *[]string             `json:"groups,omitempty"`
+	Networks *[]string             `json:"networks,omitempty"`
+	Tags     *map[string]string    `json:"tags,omitempty"`
+	Metadata *map[string]string    `json:"metadata,omitempty"`
+	Pinnable *bool                 `json:"pinnable,omitempty"`
+	Hash     *string               `json:"hash,omitempty"` // puts another secret, which exists, in the place of this one, at once
+	Hint     *string               `json:"hint,omitempty"`
+	Budget   Nullable[BudgetTerms] `json:"budget,omitzero"` // null: no budget any more
 }
 
 // Model is a model that a channel serves.

@@ -4,6 +4,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -34,11 +35,16 @@ func (p *processor) openBooks(ctx context.Context) error {
 		return fmt.Errorf("open journal: %w", err)
 	}
 	p.log.Info("journal opened", "open_intents", recovered.Open, "damage", len(recovered.Damage))
+	holder, err := journal.Identity(filepath.Join(p.cfg.StateDir, "journal"))
+	if err != nil {
+		return errors.Join(err, j.Close())
+	}
+	p.budgets.book.SetHolder(holder)
 	reckoning := usage.Reckoning{Estimator: usage.NewEstimator(), Pricer: p.books.costs}
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
 		Journal: j, Book: p.store, Reckoning: reckoning, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
-		Listeners: []usage.Listener{&p.books.limits},
+		Listeners: []usage.Listener{p.budgets, &p.books.limits},
 		Logger:    p.log, Registerer: p.registry,
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{

@@ -27,6 +27,7 @@ import (
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/internal/version"
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/policy/budget"
 	"github.com/weir-proxy/weir/usage"
 )
 
@@ -46,6 +47,7 @@ type processor struct {
 	tls       *certificate
 	state     *state
 	books     books
+	budgets   *budgets
 	life      *life
 }
 
@@ -100,9 +102,10 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		return nil, err
 	}
 	p.books.costs = p.newCosts()
+	p.budgets = newBudgets(s, budget.Options{Clock: cfg.Clock, Outage: cfg.Limits.Budgets.OutageStatus}, log)
+	p.budgets.expose(p.registry)
 	p.engine = policy.New(policy.Options{
 		Clock:           cfg.Clock,
-		Accountants:     []policy.Accountant{p.books.limits.limiter},
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
 		Dev:             cfg.Dev,
 		Health:          p.cooldowns,
@@ -110,6 +113,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		Judge:           p.plugins.Judge,
 		Estimate:        p.books.costs.Estimate,
 		Exact:           p.books.costs.Exact,
+		Accountants:     []policy.Accountant{p.books.limits.limiter, p.budgets.book},
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
@@ -176,6 +180,8 @@ func (p *processor) follow(ctx context.Context) error {
 	group.Go(func() error { return p.keepHouse(ctx) })
 	group.Go(func() error { return p.resolve(ctx) })
 	group.Go(func() error { return p.shareLimits(ctx) })
+	group.Go(func() error { return p.notify(ctx) })
+	group.Go(func() error { p.budgets.run(ctx, p.books.shipper.DrainedAt, p.life.closed); return nil })
 	return group.Wait()
 }
 

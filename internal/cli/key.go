@@ -54,8 +54,9 @@ func keyCreate() *cobra.Command {
 	var models, expires string
 	var rates rateFlags
 	var scope scopeFlags
+	var money budgetFlags
 	c := &cobra.Command{
-		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
+		Use:   "create [--tenant TENANT] [--name NAME] [--models A,B] [--expires TIME] [--budget USD] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
 		Short: "Make a key and print it, once",
 		Long: `Make a key and print it. It cannot be shown again: only a hash of it is kept.
 
@@ -81,6 +82,11 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 			if n.Limits, err = rates.rates(c); err != nil {
 				return err
 			}
+			terms, _, err := money.terms(c)
+			if err != nil {
+				return err
+			}
+			n.Budget = terms
 			client, err := connect(c)
 			if err != nil {
 				return err
@@ -98,6 +104,7 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
 	scope.register(c)
 	rates.add(c)
+	money.add(c)
 	return c
 }
 
@@ -192,8 +199,9 @@ func keySet() *cobra.Command {
 	var disabled bool
 	var rates rateFlags
 	var scope scopeFlags
+	var money budgetFlags
 	c := &cobra.Command{
-		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
+		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--budget USD] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
 		Short: "Change a key",
 		Long:  "Change a key. It takes effect within a second on every gateway.",
 		Example: `  weir key set laptop --models 'gpt-4o*'
@@ -206,7 +214,10 @@ func keySet() *cobra.Command {
 			if ch.Limits, err = rates.rates(c); err != nil {
 				return err
 			}
-			if ch.Limits == nil && !anyChanged(c, append(scopeNames(), "name", "models", "expires", "disabled")...) {
+			if ch.Budget, err = money.change(c); err != nil {
+				return err
+			}
+			if ch.Limits == nil && !anyChanged(c, append(scopeNames(), append(budgetFlagNames[:], "name", "models", "expires", "disabled")...)...) {
 				return errNothingToSet
 			}
 			if err := scope.change(c, &ch); err != nil {
@@ -245,6 +256,7 @@ func keySet() *cobra.Command {
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
 	scope.register(c)
 	rates.add(c)
+	money.add(c)
 	return c
 }
 

@@ -26,34 +26,50 @@ func tenantState(t admin.Tenant) string {
 	return "enabled"
 }
 
+func parentOf(t admin.Tenant) string {
+	if t.Parent == nil {
+		return "none"
+	}
+	return *t.Parent
+}
+
 func printTenant(c *cobra.Command, t admin.Tenant) error {
 	return printThing(c, t, []fact{
 		{"id", count(t.ID)},
 		{"name", t.Name},
 		{"state", tenantState(t)},
 		{"groups", listed(t.Groups, "any")},
+		{"parent", parentOf(t)},
+		{"time zone", t.TimeZone},
 		{"created", timeAndAge(t.Created)},
 	})
 }
 
 func tenantCreate() *cobra.Command {
+	var n admin.NewTenant
 	var rates rateFlags
+	var money budgetFlags
 	c := &cobra.Command{
-		Use:     "create NAME [--rpm N] [--tpm N] …",
+		Use:     "create NAME [--parent TENANT] [--time-zone ZONE] [--budget USD] [--rpm N] [--tpm N] …",
 		Short:   "Make a tenant",
 		Long:    "Make a tenant. Names are of lowercase letters, digits, and - _ . between them.",
-		Example: "  weir tenant create acme",
+		Example: "  weir tenant create acme\n  weir tenant create acme-lab --parent acme --time-zone Europe/Berlin --budget 500 --budget-period month",
 		Args:    arguments("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			limits, err := rates.rates(c)
 			if err != nil {
 				return err
 			}
+			terms, _, err := money.terms(c)
+			if err != nil {
+				return err
+			}
+			n.Name, n.Budget, n.Limits = args[0], terms, limits
 			client, err := connect(c)
 			if err != nil {
 				return err
 			}
-			t, err := client.CreateTenant(c.Context(), admin.NewTenant{Name: args[0], Limits: limits})
+			t, err := client.CreateTenant(c.Context(), n)
 			if err != nil {
 				return err
 			}
@@ -65,6 +81,9 @@ func tenantCreate() *cobra.Command {
 		},
 	}
 	rates.add(c)
+	c.Flags().StringVar(&n.Parent, "parent", "", "the `TENANT` above it, whose budgets count too")
+	c.Flags().StringVar(&n.TimeZone, "time-zone", "", "the `ZONE` in which the periods of its budgets begin, as in Europe/Berlin (default: UTC)")
+	money.add(c)
 	return c
 }
 
@@ -111,13 +130,15 @@ func tenantShow() *cobra.Command {
 }
 
 func tenantSet() *cobra.Command {
-	var name, groups string
+	var name, groups, parent, zone string
 	var disabled bool
 	var rates rateFlags
+	var money budgetFlags
 	c := &cobra.Command{
-		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--groups A,B] [--rpm N] [--tpm N] …",
+		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--groups A,B] [--parent TENANT] [--time-zone ZONE] [--budget USD] [--rpm N] [--tpm N] …",
 		Short: "Change a tenant",
-		Long:  "Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway.",
+		Long: `Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway. The budgets of all
+tenants above one count too. With another time zone, the present periods of its budgets begin anew.`,
 		Example: `  weir tenant set acme --disabled
   weir tenant set acme --disabled=false`,
 		Args: arguments("TENANT"),
@@ -133,7 +154,19 @@ func tenantSet() *cobra.Command {
 				names := splitNames(groups)
 				ch.Groups = &names
 			}
+			if c.Flags().Changed("parent") {
+				ch.Parent = admin.To(parent)
+				if parent == "none" {
+					ch.Parent = admin.Null[string]()
+				}
+			}
+			if c.Flags().Changed("time-zone") {
+				ch.TimeZone = &zone
+			}
 			var err error
+			if ch.Budget, err = money.change(c); err != nil {
+				return err
+			}
 			if ch.Limits, err = rates.rates(c); err != nil {
 				return err
 			}
@@ -155,6 +188,9 @@ func tenantSet() *cobra.Command {
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse its keys")
 	c.Flags().StringVar(&groups, "groups", "", "hold its keys to channels of these `GROUPS`; none: any channel")
 	rates.add(c)
+	c.Flags().StringVar(&parent, "parent", "", "the `TENANT` above it, whose budgets count too, or none")
+	c.Flags().StringVar(&zone, "time-zone", "", "the `ZONE` in which the periods of its budgets begin, as in Europe/Berlin")
+	money.add(c)
 	return c
 }
 

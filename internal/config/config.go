@@ -163,6 +163,7 @@ const (
 type Limits struct {
 	CutOff   CutOff   `yaml:"cut_off"`
 	Unpriced Unpriced `yaml:"unpriced"` // requests for models without a price
+	Budgets  Budgets  `yaml:"budgets"`
 }
 
 // Plugins says how policies in WebAssembly are run.
@@ -178,6 +179,13 @@ type PluginLimits struct {
 	MemoryBytes int64         `yaml:"memory_bytes"` // a multiple of 65536
 	Time        time.Duration `yaml:"time"`         // of a call
 	Concurrency int           `yaml:"concurrency"`  // calls at a time; 0 means all CPUs but one
+}
+
+// Budgets says what happens around what keys and tenants may spend. The budgets themselves are in Postgres.
+type Budgets struct {
+	OutageStatus int    `yaml:"outage_status"` // 503 or 429: to what needs more than was leased while Postgres is away
+	Webhook      Secret `yaml:"webhook"`       // URL that is told when a share of a budget is spent; empty: only the log is
+	WebhookToken Secret `yaml:"webhook_token"` // bearer token for it; may be empty
 }
 
 // Database is the Postgres that keeps the books.
@@ -211,7 +219,7 @@ func Default() Config {
 			Log: UsageLog{RotateBytes: 256 << 20, RotateAge: 10 * time.Minute, Keep: 30 * time.Minute, MaxBytes: 8 << 30},
 		},
 		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
-		Limits:   Limits{CutOff: GoOn, Unpriced: AllowUnpriced},
+		Limits:   Limits{CutOff: GoOn, Unpriced: AllowUnpriced, Budgets: Budgets{OutageStatus: 503}},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8, MaxStale: 24 * time.Hour},
 	}
 }

@@ -79,6 +79,8 @@ func (c Config) resolveSecrets() (Config, error) {
 		{"database.url", &c.Database.URL},
 		{"secret_key", &c.SecretKey},
 		{"admin.token", &c.Admin.Token},
+		{"limits.budgets.webhook", &c.Limits.Budgets.Webhook},
+		{"limits.budgets.webhook_token", &c.Limits.Budgets.WebhookToken},
 	} {
 		got, err := s.value.resolve()
 		if err != nil {
@@ -284,6 +286,8 @@ func (d *decoder) secret(n ast.Node, key, text string, into *Secret) {
 	switch {
 	case s.variable() != "":
 		*into = s
+	case strings.HasPrefix(key, "limits.budgets.") && (text == "" || key == "limits.budgets.webhook" && isWebhook(text)):
+		*into = s
 	case key == "database.url" && isPostgres(text) && !holdsPassword(text):
 		*into = s
 	default:
@@ -293,7 +297,10 @@ func (d *decoder) secret(n ast.Node, key, text string, into *Secret) {
 
 func defaultOf(key string) string {
 	c := Default()
-	return map[string]Secret{"database.url": c.Database.URL, "secret_key": c.SecretKey, "admin.token": c.Admin.Token}[key].Reveal()
+	return map[string]Secret{
+		"database.url": c.Database.URL, "secret_key": c.SecretKey, "admin.token": c.Admin.Token,
+		"limits.budgets.webhook": "${WEIR_WEBHOOK}", "limits.budgets.webhook_token": "${WEIR_WEBHOOK_TOKEN}",
+	}[key].Reveal()
 }
 
 func textOf(n ast.Node) (string, bool) {

@@ -130,6 +130,9 @@ func (c Config) Validate() error {
 	if c.Limits.CutOff != GoOn && c.Limits.CutOff != Refuse {
 		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
 	}
+	if s := c.Limits.Budgets.OutageStatus; s != 429 && s != 503 {
+		v.add("limits.budgets.outage_status", "must be 503 or 429, not %d", s)
+	}
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	v.ages(c)
 	return v.err()
@@ -157,7 +160,18 @@ func (c Config) ValidateSecrets() error {
 		}
 	}
 	v.secret("admin.token", c.Admin.Token)
+	if c.Limits.Budgets.Webhook != "" && v.secret("limits.budgets.webhook", c.Limits.Budgets.Webhook) && !isWebhook(c.Limits.Budgets.Webhook.Reveal()) {
+		v.add("limits.budgets.webhook", "must be a URL that begins with https:// or http://, without a user")
+	}
+	if c.Limits.Budgets.WebhookToken != "" {
+		v.secret("limits.budgets.webhook_token", c.Limits.Budgets.WebhookToken)
+	}
 	return v.err()
+}
+
+func isWebhook(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil
 }
 
 func isPostgres(text string) bool {

@@ -22,12 +22,13 @@ func (s *Store) Configuration(ctx context.Context) (Configuration, error) {
 		if c.Revision, err = revision(ctx, tx); err != nil {
 			return err
 		}
-		var errs [5]error
+		var errs [6]error
 		c.Tenants, errs[0] = tenants(ctx, tx)
 		c.Channels, errs[1] = s.channels(ctx, tx)
 		c.Attachments, errs[2] = attachments(ctx, tx)
 		c.Limits, errs[3] = rateLimits(ctx, tx)
 		c.Prices, errs[4] = pricesInForce(ctx, tx)
+		c.Budgets, errs[5] = budgets(ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -63,7 +64,7 @@ func (s *Store) enter(ctx context.Context, e entry) error {
 		}
 		// Pieces of a batch touch the sums in no order, so no other writer may touch them meanwhile. What is checked at the end
 		// of a transaction is checked at once, or it would be nobody's fault.
-		for _, sql := range []string{`lock table weir.usage_hourly, weir.balance in exclusive mode`, `set constraints all immediate`} {
+		for _, sql := range []string{`lock table weir.usage_hourly, weir.balance, weir.lease, weir.ledger in exclusive mode`, `set constraints all immediate`} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
@@ -71,7 +72,10 @@ func (s *Store) enter(ctx context.Context, e entry) error {
 		if dead, err = e.sift(ctx, tx, rows); err != nil {
 			return err
 		}
-		return bury(ctx, tx, e.writer, dead)
+		if err := bury(ctx, tx, e.writer, dead); err != nil {
+			return err
+		}
+		return chargeDead(ctx, tx, dead)
 	})
 	if err == nil && len(dead) > 0 {
 		s.log.LogAttrs(ctx, slog.LevelError, "postgres refused rows of usage: they are in weir.dead_letter", slog.Int("rows", len(dead)),
@@ -87,6 +91,26 @@ func (s *Store) enter(ctx context.Context, e entry) error {
 type refusal struct {
 	record usage.Record
 	reason error
+}
+
+// chargeDead charges budgets for refused records: they were spent, whatever is wrong with them. Those whose unresolved rows stay are charged already.
+func chargeDead(ctx context.Context, tx pgx.Tx, dead []refusal) error {
+	var records []usage.Record
+	for i := range dead {
+		if len(dead[i].record.Charges.Accounts) > 0 {
+			records = append(records, dead[i].record)
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	ids, _ := exchanges(records)
+	stay, err := many(ctx, tx, pgx.RowTo[uuid.UUID], `select exchange_id from weir.unresolved where exchange_id = any($1)`, ids)
+	if err != nil {
+		return err
+	}
+	records = slices.DeleteFunc(records, func(r usage.Record) bool { return slices.Contains(stay, r.Exchange) })
+	return addCharges(ctx, tx, records, nil)
 }
 
 // sift writes what Postgres takes of rows and returns the rest. It halves what is refused until a refused row stands alone.

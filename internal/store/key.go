@@ -34,6 +34,8 @@ type NewKey struct {
 	// Hash, if it is not zero, is that of a secret that only its holder knows, and Hint what may be shown of it.
 	Hash policy.KeyHash
 	Hint string
+
+	Budget *BudgetChange
 }
 
 // KeyFilter selects keys. Zero fields do not restrict.
@@ -56,8 +58,9 @@ type KeyChange struct {
 	Expires  *time.Time // the zero time means never
 
 	// Hash puts another secret, which exists, in the place of this one, at once; Hint is what may be shown of it.
-	Hash *policy.KeyHash
-	Hint *string
+	Hash   *policy.KeyHash
+	Hint   *string
+	Budget *BudgetChange
 }
 
 const (
@@ -129,7 +132,10 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (Key, Secret, error) {
 			)
 			select `+keyColumns+` from k, t`,
 			t.ID, n.Hash[:], n.Hint, n.Name, list(n.Models), timeOrNull(n.Expires), list(n.Groups), list(networks), texts(n.Tags), texts(n.Metadata), n.Pinnable)
-		return err
+		if err != nil {
+			return err
+		}
+		return setBudget(ctx, tx, owner{k.Tenant, k.ID}, n.Budget)
 	})
 	if err != nil {
 		return Key{}, "", keyError("create", n.Name, err)
@@ -249,6 +255,9 @@ func (s *Store) SetKey(ctx context.Context, ref string, c KeyChange) (Key, error
 			metadata = $9, pinnable = $10, hash = $11, hint = $12 where id = $1`, k.ID, k.Name, list(k.Models), k.Disabled, timeOrNull(k.Expires), list(k.Groups), list(k.Networks),
 			tagTexts(k.Tags), texts(k.Metadata), k.Pinnable, k.Hash[:], k.Hint)
 		if err != nil {
+			return err
+		}
+		if err := setBudget(ctx, tx, owner{k.Tenant, k.ID}, c.Budget); err != nil {
 			return err
 		}
 		k, err = one(ctx, tx, scanKey, selectKey+`where k.id = $1`, k.ID)

@@ -45,7 +45,7 @@ func (s *Store) Post(ctx context.Context, b usage.Batch) error {
 		rows[i] = bounded(r)
 	}
 	// Every writer takes its locks in this order, and within the sums in the order of their keys: position,
-	// unresolved exchanges, rows, hourly sums, balances.
+	// unresolved exchanges, rows, hourly sums, balances, leases, ledger.
 	var late suspects
 	err := s.enter(ctx, entry{
 		writer: b.Writer,
@@ -65,7 +65,10 @@ func (s *Store) Post(ctx context.Context, b usage.Batch) error {
 			if err := copyUsage(ctx, tx, b.Writer, order); err != nil {
 				return fmt.Errorf("copy %d rows: %w", len(rows), err)
 			}
-			return addSums(ctx, tx, order, taken)
+			if err := addSums(ctx, tx, order, taken); err != nil {
+				return err
+			}
+			return addCharges(ctx, tx, rows, taken)
 		},
 	})
 	if err != nil {

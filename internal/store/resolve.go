@@ -74,7 +74,10 @@ func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error 
 		on conflict (exchange_id) do update set ts = excluded.ts`, ids, times); err != nil {
 		return fmt.Errorf("note unresolved exchanges: %w", err)
 	}
-	return addSums(ctx, tx, order, nil)
+	if err := addSums(ctx, tx, order, nil); err != nil {
+		return err
+	}
+	return addCharges(ctx, tx, rows, nil)
 }
 
 // exchanges returns what identifies the rows of some records. The ids are bare arrays, which pgx encodes as they are; a [uuid.UUID] it
@@ -181,7 +184,7 @@ func takeBack(ctx context.Context, tx pgx.Tx, ids [][16]byte) ([]contribution, e
 		// One statement each, so that each looks into the index of one partition. A row that is gone was deleted with its day.
 		batch.Queue(`delete from weir.usage where ts = $1 and exchange_id = $2 and status = $3 returning ts, tenant_id, key_id, model,
 			coalesce(channel_id, 0), 1, estimated::int, (cost_nanousd is null)::int, input_tokens, cached_input_tokens, output_tokens,
-			reasoning_tokens, billed_input_tokens, billed_output_tokens, coalesce(cost_nanousd, 0), request_bytes, response_bytes`, l.TS, l.ID, string(usage.StatusUnresolved)).
+			reasoning_tokens, billed_input_tokens, billed_output_tokens, coalesce(cost_nanousd, 0), request_bytes, response_bytes, exchange_id`, l.TS, l.ID, string(usage.StatusUnresolved)).
 			Query(func(r pgx.Rows) error {
 				found, err := pgx.CollectRows(r, scanContribution)
 				sums = append(sums, found...)
@@ -197,7 +200,7 @@ func takeBack(ctx context.Context, tx pgx.Tx, ids [][16]byte) ([]contribution, e
 func scanContribution(row pgx.CollectableRow) (c contribution, err error) {
 	t, ts := &c.total, time.Time{}
 	err = row.Scan(&ts, &c.tenant, &c.key, &c.model, &c.channel, &t.requests, &t.estimated, &t.unpriced, &t.tokens.Input, &t.tokens.CachedInput,
-		&t.tokens.Output, &t.tokens.Reasoning, &t.billed.BilledInput, &t.billed.BilledOutput, &t.cost, &t.requestBytes, &t.responseBytes)
+		&t.tokens.Output, &t.tokens.Reasoning, &t.billed.BilledInput, &t.billed.BilledOutput, &t.cost, &t.requestBytes, &t.responseBytes, &c.exchange)
 	c.hour = hourOf(ts)
 	return c, err
 }

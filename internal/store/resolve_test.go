@@ -22,7 +22,8 @@ func unresolved(r usage.Record) usage.Record {
 	return usage.Record{
 		Exchange: r.Exchange, Time: r.Time, Tenant: r.Tenant, Key: r.Key, Model: r.Model, Operation: r.Operation, Stream: r.Stream,
 		Status: usage.StatusUnresolved, Estimated: true, Tokens: usage.Tokens{Input: 90, Output: 300}, Billed: usage.Billed{BilledInput: 90}, RequestBytes: r.RequestBytes, FirstByte: -1,
-		Cost: usage.Cost{CostNanoUSD: 500, PriceVersion: 6},
+		Cost:    usage.Cost{CostNanoUSD: 500, PriceVersion: 6},
+		Charges: r.Charges,
 	}
 }
 

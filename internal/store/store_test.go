@@ -188,7 +188,7 @@ func TestConfigurationIsEverythingAtOneRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Channels: []Channel{ch}, Limits: []RateLimit{l}, Attachments: []Attachment{a}}
+	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Channels: []Channel{ch}, Limits: []RateLimit{l}, Budgets: []Budget{}, Attachments: []Attachment{a}}
 	if diff := cmp.Diff(got, want, cmpopts.IgnoreFields(Configuration{}, "Revision")); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}

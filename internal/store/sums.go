@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weir-proxy/weir/policy"
@@ -84,6 +85,7 @@ func (t *total) plus(o *total, times int64) {
 type contribution struct {
 	hourKey
 	total
+	exchange uuid.UUID // of what was taken back
 }
 
 // sorted is a row at its place in the order of the sums.
@@ -123,7 +125,7 @@ func addUp(rows []sorted, taken []contribution) []contribution {
 	for i := range taken {
 		var less total
 		less.plus(&taken[i].total, -1)
-		parts = append(parts, contribution{taken[i].hourKey, less})
+		parts = append(parts, contribution{hourKey: taken[i].hourKey, total: less})
 	}
 	slices.SortStableFunc(parts, func(a, b contribution) int { return a.compare(&b.hourKey) })
 	sums = sums[:0]

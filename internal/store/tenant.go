@@ -19,28 +19,39 @@ type TenantChange struct {
 	Name     *string
 	Disabled *bool
 	Groups   *[]string // of channels; an empty list means any
+	Parent   *string // ref of the tenant whose budgets count too; empty: none
+	Zone     *string // in which the periods of budgets begin, such as Europe/Berlin
+	Budget   *BudgetChange
 }
 
-const (
-	tenantColumns = `t.id, t.name, t.disabled, t.groups, t.created`
-	selectTenant  = `select ` + tenantColumns + ` from weir.tenant t `
-)
+const selectTenant = `select t.id, t.name, t.disabled, t.groups, t.created, coalesce(t.parent_id, 0), coalesce(p.name, ''), t.time_zone
+	from weir.tenant t left join weir.tenant p on p.id = t.parent_id `
 
 func scanTenant(row pgx.CollectableRow) (t Tenant, err error) {
-	err = row.Scan(&t.ID, &t.Name, &t.Disabled, &t.Groups, &t.Created)
+	err = row.Scan(&t.ID, &t.Name, &t.Disabled, &t.Groups, &t.Created, &t.Parent, &t.ParentName, &t.Zone)
 	t.Groups = noneIfEmpty(t.Groups)
 	t.Created = t.Created.UTC()
 	return t, err
 }
 
-// CreateTenant makes a tenant.
-func (s *Store) CreateTenant(ctx context.Context, name string) (Tenant, error) {
+// CreateTenant makes a tenant, with what is said of it besides.
+func (s *Store) CreateTenant(ctx context.Context, name string, with ...TenantChange) (Tenant, error) {
 	if err := checkName("tenant", name); err != nil {
 		return Tenant{}, err
 	}
 	var t Tenant
 	err := s.change(ctx, func(tx pgx.Tx) (err error) {
-		t, err = one(ctx, tx, scanTenant, `insert into weir.tenant as t (name) values ($1) returning `+tenantColumns, name)
+		var id int64
+		if err := tx.QueryRow(ctx, `insert into weir.tenant (name) values ($1) returning id`, name).Scan(&id); err != nil {
+			return err
+		}
+		t, err = one(ctx, tx, scanTenant, selectTenant+`where t.id = $1`, id)
+		for _, c := range with {
+			if err != nil {
+				return err
+			}
+			t, err = setTenant(ctx, tx, t, c)
+		}
 		return err
 	})
 	if err != nil {
@@ -89,29 +100,40 @@ func (s *Store) SetTenant(ctx context.Context, ref string, c TenantChange) (Tena
 		if t, err = findTenant(ctx, tx, ref); err != nil {
 			return err
 		}
-		if c.Name != nil && *c.Name != t.Name {
-			if t.Name == DefaultTenant {
-				return invalid("change: the tenant %q keeps its name", DefaultTenant)
-			}
-			if err := checkName("tenant", *c.Name); err != nil {
-				return err
-			}
-		}
-		set(&t.Name, c.Name)
-		if c.Groups != nil {
-			if err := checkGroups("tenant", *c.Groups); err != nil {
-				return err
-			}
-		}
-		set(&t.Disabled, c.Disabled)
-		set(&t.Groups, c.Groups)
-		_, err = tx.Exec(ctx, `update weir.tenant set name = $2, disabled = $3, groups = $4 where id = $1`, t.ID, t.Name, t.Disabled, list(t.Groups))
+		t, err = setTenant(ctx, tx, t, c)
 		return err
 	})
 	if err != nil {
 		return Tenant{}, tenantError("change", cmp.Or(t.Name, ref), err)
 	}
 	return t, nil
+}
+
+func setTenant(ctx context.Context, tx pgx.Tx, t Tenant, c TenantChange) (Tenant, error) {
+	if c.Name != nil && *c.Name != t.Name {
+		if t.Name == DefaultTenant {
+			return t, invalid("change: the tenant %q keeps its name", DefaultTenant)
+		}
+		if err := checkName("tenant", *c.Name); err != nil {
+			return t, err
+		}
+	}
+	set(&t.Name, c.Name)
+	if c.Groups != nil {
+		if err := checkGroups("tenant", *c.Groups); err != nil {
+			return t, err
+		}
+	}
+	set(&t.Disabled, c.Disabled)
+	set(&t.Groups, c.Groups)
+	if err := setPlace(ctx, tx, &t, c); err != nil {
+		return t, err
+	}
+	if _, err := tx.Exec(ctx, `update weir.tenant set name = $2, disabled = $3, parent_id = nullif($4::bigint, 0), time_zone = $5, groups = $6 where id = $1`,
+		t.ID, t.Name, t.Disabled, int64(t.Parent), t.Zone, list(t.Groups)); err != nil {
+		return t, err
+	}
+	return t, setBudget(ctx, tx, owner{tenant: t.ID}, c.Budget)
 }
 
 // DeleteTenant deletes a tenant, its revoked keys and what is attached to it. It returns an error wrapping [ErrInUse] while the tenant has
@@ -134,6 +156,13 @@ func (s *Store) DeleteTenant(ctx context.Context, ref string) error {
 		}
 		if keys > 0 || channels > 0 {
 			return fmt.Errorf("tenant %q: %w: it has %d keys that are not revoked and %d channels", t.Name, ErrInUse, keys, channels)
+		}
+		var below int
+		if err := tx.QueryRow(ctx, `select count(*) from weir.tenant where parent_id = $1`, t.ID).Scan(&below); err != nil {
+			return err
+		}
+		if below > 0 {
+			return fmt.Errorf("tenant %q: %w: it is the parent of %d tenants", t.Name, ErrInUse, below)
 		}
 		if plugins > 0 {
 			return fmt.Errorf("tenant %q: %w: it has %d plugins", t.Name, ErrInUse, plugins)

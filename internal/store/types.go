@@ -39,7 +39,10 @@ func (s Secret) Reveal() string { return string(s) }
 // Tenant is a row of weir.tenant.
 type Tenant struct {
 	policy.Tenant
-	Created time.Time
+	Parent     policy.TenantID // whose budgets count too; zero: none
+	ParentName string
+	Zone       string // in which the periods of its budgets begin, such as Europe/Berlin
+	Created    time.Time
 }
 
 // Key is a row of weir.key.
@@ -67,6 +70,7 @@ type Configuration struct {
 	Tenants  []Tenant
 	Channels []Channel
 	Prices   prices.Version // in force
+	Budgets  []Budget
 
 	Limits []RateLimit
 

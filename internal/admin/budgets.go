@@ -25,6 +25,19 @@ type BudgetWriter interface {
 	ReleaseLeases(ctx context.Context, holder uuid.UUID, forgive bool) (released int64, err error)
 }
 
+func (a *api) budgetRoutes() []route {
+	return []route{
+		{"GET", "/api/v1/budgets", a.listBudgets},
+		{"GET", "/api/v1/keys/{ref}/budget", a.showBudget(keyRef)},
+		{"POST", "/api/v1/keys/{ref}/budget/top-ups", a.topUp(keyRef)},
+		{"GET", "/api/v1/keys/{ref}/budget/ledger", a.ledger(keyRef)},
+		{"GET", "/api/v1/tenants/{ref}/budget", a.showBudget(tenantRef)},
+		{"POST", "/api/v1/tenants/{ref}/budget/top-ups", a.topUp(tenantRef)},
+		{"GET", "/api/v1/tenants/{ref}/budget/ledger", a.ledger(tenantRef)},
+		{"POST", "/api/v1/leases/{holder}/release", a.releaseLeases},
+	}
+}
+
 func budgetOf(s store.BudgetState) Budget {
 	b := Budget{
 		ID: s.ID, Tenant: s.TenantName, AmountNanoUSD: s.Amount, Period: string(s.Period), TimeZone: s.Zone, Notices: append([]int{}, s.Shares...),

@@ -172,7 +172,7 @@ var openAPI []byte
 const apiPrefix = "/api/"
 
 func (a *api) routes() []route {
-	return []route{
+	return append(a.budgetRoutes(), []route{
 		{"GET", "/livez", a.live},
 		{"GET", "/readyz", a.ready},
 		{"GET", "/metrics", a.metrics},
@@ -223,20 +223,12 @@ func (a *api) routes() []route {
 		{"GET", "/api/v1/limits", a.listLimits},
 		{"PUT", "/api/v1/limits", a.setLimit},
 		{"DELETE", "/api/v1/limits/{id}", a.deleteLimit},
-		{"GET", "/api/v1/budgets", a.listBudgets},
-		{"GET", "/api/v1/keys/{ref}/budget", a.showBudget(keyRef)},
-		{"POST", "/api/v1/keys/{ref}/budget/top-ups", a.topUp(keyRef)},
-		{"GET", "/api/v1/keys/{ref}/budget/ledger", a.ledger(keyRef)},
-		{"GET", "/api/v1/tenants/{ref}/budget", a.showBudget(tenantRef)},
-		{"POST", "/api/v1/tenants/{ref}/budget/top-ups", a.topUp(tenantRef)},
-		{"GET", "/api/v1/tenants/{ref}/budget/ledger", a.ledger(tenantRef)},
-		{"POST", "/api/v1/leases/{holder}/release", a.releaseLeases},
 
 		{"GET", "/api/v1/audit", a.listAudit},
 
 		{"GET", "/api/v1/usage", a.listUsage},
 		{"GET", "/api/v1/usage/sum", a.sumUsage},
-	}
+	}...)
 }
 
 // New returns the handler of the whole admin port.

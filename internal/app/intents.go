@@ -20,6 +20,7 @@ type books struct {
 	intents *usage.Intents
 	shipper *usage.Shipper
 	limits  limits
+	budgets *budgets
 	costs   *costs.Book
 }
 
@@ -39,12 +40,12 @@ func (p *processor) openBooks(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, j.Close())
 	}
-	p.budgets.book.SetHolder(holder)
+	p.books.budgets.book.SetHolder(holder)
 	reckoning := usage.Reckoning{Estimator: usage.NewEstimator(), Pricer: p.books.costs}
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
 		Journal: j, Book: p.store, Reckoning: reckoning, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
-		Listeners: []usage.Listener{p.budgets, &p.books.limits},
+		Listeners: []usage.Listener{p.books.budgets, &p.books.limits},
 		Logger:    p.log, Registerer: p.registry,
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{

@@ -85,11 +85,11 @@ func (p *processor) tell(ctx context.Context, client *http.Client, n store.Notic
 
 func noticeOf(n store.Notice) notice {
 	out := notice{
-		Type: "budget.share", ID: fmt.Sprintf("%d-%d-%d", n.Budget, n.Account.Period, n.Share), Tenant: n.Tenant, Key: n.Key, Period: n.Length,
+		Type: "budget.share", ID: fmt.Sprintf("%d-%d-%d", n.Budget, n.Period, n.Share), Tenant: n.Tenant, Key: n.Key, Period: n.Length,
 		Percent: n.Share, Spent: n.Spent, Credit: n.Credit, Noticed: n.Noticed,
 	}
-	if n.Account.Period != 0 {
-		out.Began = time.Unix(n.Account.Period, 0).UTC()
+	if n.Period != 0 {
+		out.Began = time.Unix(n.Period, 0).UTC()
 	}
 	return out
 }

@@ -47,7 +47,6 @@ type processor struct {
 	tls       *certificate
 	state     *state
 	books     books
-	budgets   *budgets
 	life      *life
 }
 
@@ -102,8 +101,8 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		return nil, err
 	}
 	p.books.costs = p.newCosts()
-	p.budgets = newBudgets(s, budget.Options{Clock: cfg.Clock, Outage: cfg.Limits.Budgets.OutageStatus}, log)
-	p.budgets.expose(p.registry)
+	p.books.budgets = newBudgets(s, budget.Options{Clock: cfg.Clock, Outage: cfg.Limits.Budgets.OutageStatus}, log)
+	p.books.budgets.expose(p.registry)
 	p.engine = policy.New(policy.Options{
 		Clock:           cfg.Clock,
 		MaxBodyBytes:    cfg.Gateway.MaxBodyBytes,
@@ -113,7 +112,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		Judge:           p.plugins.Judge,
 		Estimate:        p.books.costs.Estimate,
 		Exact:           p.books.costs.Exact,
-		Accountants:     []policy.Accountant{p.books.limits.limiter, p.budgets.book},
+		Accountants:     []policy.Accountant{p.books.limits.limiter, p.books.budgets.book},
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
@@ -181,7 +180,7 @@ func (p *processor) follow(ctx context.Context) error {
 	group.Go(func() error { return p.resolve(ctx) })
 	group.Go(func() error { return p.shareLimits(ctx) })
 	group.Go(func() error { return p.notify(ctx) })
-	group.Go(func() error { p.budgets.run(ctx, p.books.shipper.DrainedAt, p.life.closed); return nil })
+	group.Go(func() error { p.books.budgets.run(ctx, p.books.shipper.DrainedAt, p.life.closed); return nil })
 	return group.Wait()
 }
 

@@ -66,7 +66,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	if err := p.setLimits(c); err != nil {
 		return fmt.Errorf("revision %d: %w", c.Revision, err)
 	}
-	if err := p.budgets.set(c); err != nil {
+	if err := p.books.budgets.set(c); err != nil {
 		return fmt.Errorf("revision %d: %w", c.Revision, err)
 	}
 	p.engine.SetSnapshot(snapshot)

@@ -209,11 +209,11 @@ func keySet() *cobra.Command {
   weir key set laptop --disabled=false`,
 		Args: arguments("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var ch admin.KeyChange
-			var err error
-			if ch.Limits, err = rates.rates(c); err != nil {
+			limits, err := rates.rates(c)
+			if err != nil {
 				return err
 			}
+			ch := admin.KeyChange{Limits: limits}
 			if ch.Budget, err = money.change(c); err != nil {
 				return err
 			}

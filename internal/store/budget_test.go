@@ -14,17 +14,15 @@ import (
 	"github.com/weir-proxy/weir/policy/budget"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func TestBudgetsAreRefusedThatMakeNoSense(t *testing.T) {
 	s, _ := budgeted(t, dollar)
 	for says, c := range map[string]BudgetChange{
-		"from 0 to":            {Amount: ptr(int64(-1))},
-		"1000000000.00":        {Amount: ptr(int64(math.MaxInt64))},
-		"is none of day":       {Period: ptr("fortnight")},
+		"from 0 to":            {Amount: new(int64(-1))},
+		"1000000000.00":        {Amount: new(int64(math.MaxInt64))},
+		"is none of day":       {Period: new("fortnight")},
 		"between 1 and 100":    {Shares: &[]int{50, 101}},
-		"at most 10":           {Shares: ptr(slices.Repeat([]int{5}, 11))},
-		"removed or changed":   {Remove: true, Amount: ptr(dollar)},
+		"at most 10":           {Shares: new(slices.Repeat([]int{5}, 11))},
+		"removed or changed":   {Remove: true, Amount: new(dollar)},
 		"between 1 and 100 pe": {Shares: &[]int{0}},
 	} {
 		_, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &c})
@@ -34,7 +32,7 @@ func TestBudgetsAreRefusedThatMakeNoSense(t *testing.T) {
 		_, err = s.SetTenant(t.Context(), "default", TenantChange{Budget: &c})
 		wantError(t, err, ErrInvalid, says)
 	}
-	_, err := s.SetTenant(t.Context(), "default", TenantChange{Budget: &BudgetChange{Period: ptr("day")}})
+	_, err := s.SetTenant(t.Context(), "default", TenantChange{Budget: &BudgetChange{Period: new("day")}})
 	wantError(t, err, ErrInvalid, "say how much")
 	if keys, err := s.Keys(t.Context(), KeyFilter{}); err != nil || len(keys) != 1 {
 		t.Errorf("keys whose budget was refused were made: %d, %v", len(keys), err)
@@ -78,9 +76,9 @@ func TestTenantsFormATree(t *testing.T) {
 	if c, err := s.Tenant(t.Context(), "c"); err != nil || c.Parent != 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	_, err = s.SetTenant(t.Context(), "a", TenantChange{Zone: ptr("Mars/Olympus")})
+	_, err = s.SetTenant(t.Context(), "a", TenantChange{Zone: new("Mars/Olympus")})
 	wantError(t, err, ErrInvalid, "not known")
-	if a, err := s.SetTenant(t.Context(), "a", TenantChange{Zone: ptr("Europe/Berlin")}); err != nil || a.Zone != "Europe/Berlin" {
+	if a, err := s.SetTenant(t.Context(), "a", TenantChange{Zone: new("Europe/Berlin")}); err != nil || a.Zone != "Europe/Berlin" {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
@@ -91,7 +89,7 @@ func TestConfigurationHasBudgets(t *testing.T) {
 	if err != nil || len(before.Budgets) != 1 || before.Budgets[0].ID != a.Budget || before.Budgets[0].KeyName != "bot" {
 		t.Fatalf("%+v, %v", before.Budgets, err)
 	}
-	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Amount: ptr(2 * dollar), Shares: &[]int{80, 50, 80}}}); err != nil {
+	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Amount: new(2 * dollar), Shares: &[]int{80, 50, 80}}}); err != nil {
 		t.Fatal(err)
 	}
 	after, err := s.Configuration(t.Context())
@@ -111,7 +109,7 @@ func TestChangeOfTheAmountMovesTheCreditAndOfThePeriodBeginsAnew(t *testing.T) {
 	s, a := budgeted(t, dollar)
 	l := s.lessee(t)
 	l.mustSync(budget.Ask{Account: a, Want: 100})
-	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Amount: ptr(dollar / 2)}}); err != nil {
+	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Amount: new(dollar / 2)}}); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := s.BudgetState(t.Context(), BudgetRef{Key: "bot"}, time.Now()); err != nil || st.Credit != dollar/2 {
@@ -121,7 +119,7 @@ func TestChangeOfTheAmountMovesTheCreditAndOfThePeriodBeginsAnew(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	wantBooks(t, s)
-	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Period: ptr("day")}}); err != nil {
+	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Period: new("day")}}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := s.Budget(t.Context(), BudgetRef{Key: "bot"})
@@ -197,7 +195,7 @@ func TestLeasesOfALostJournalAreReleased(t *testing.T) {
 func TestAccountsAreOfThePeriodAndZone(t *testing.T) {
 	s := migrated(t)
 	if _, err := s.CreateTenant(t.Context(), "acme", TenantChange{
-		Zone: ptr("Asia/Tokyo"), Budget: &BudgetChange{Amount: ptr(dollar), Period: ptr("day")},
+		Zone: new("Asia/Tokyo"), Budget: &BudgetChange{Amount: new(dollar), Period: new("day")},
 	}); err != nil {
 		t.Fatal(err)
 	}

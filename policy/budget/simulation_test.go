@@ -201,7 +201,7 @@ func (w *world) disturb() {
 	if w.f.setBacks {
 		switch {
 		case w.saved == nil && w.chance(200):
-			w.saved = w.bank.books.clone()
+			w.saved = w.bank.clone()
 		case w.saved != nil && w.chance(300):
 			w.setBack()
 		}

@@ -70,8 +70,16 @@ func (ch *channel) Fields() []Field {
 		models = append(models, m.Name)
 	}
 	return []Field{
-		{"provider", ch.Provider}, {"base_url", ch.BaseURL}, {"api_key", ch.fingerprint}, {"models", list(models)}, {"priority", strconv.Itoa(ch.Priority)},
-		{"weight", strconv.Itoa(ch.Weight)}, {"tenant", ch.Tenant}, {"groups", list(ch.Groups)}, {"disabled", truth(ch.Disabled)}, {"bill_partial", ch.BillPartial},
+		{"provider", ch.Provider},
+		{"base_url", ch.BaseURL},
+		{"api_key", ch.fingerprint},
+		{"models", list(models)},
+		{"priority", strconv.Itoa(ch.Priority)},
+		{"weight", strconv.Itoa(ch.Weight)},
+		{"tenant", ch.Tenant},
+		{"groups", list(ch.Groups)},
+		{"disabled", truth(ch.Disabled)},
+		{"bill_partial", ch.BillPartial},
 	}
 }
 

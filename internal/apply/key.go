@@ -83,8 +83,15 @@ func (k *key) Fields() []Field {
 		expires = k.expires.Format(time.RFC3339)
 	}
 	return []Field{
-		{"secret", admin.FingerprintOf(k.Hash)}, {"models", list(k.Models)}, {"groups", list(k.Groups)}, {"allow_ip", list(k.AllowIP)},
-		{"tags", texts(k.Tags)}, {"metadata", texts(k.Metadata)}, {"pinnable", truth(k.Pinnable)}, {"disabled", truth(k.Disabled)}, {"expires", expires},
+		{"secret", admin.FingerprintOf(k.Hash)},
+		{"models", list(k.Models)},
+		{"groups", list(k.Groups)},
+		{"allow_ip", list(k.AllowIP)},
+		{"tags", texts(k.Tags)},
+		{"metadata", texts(k.Metadata)},
+		{"pinnable", truth(k.Pinnable)},
+		{"disabled", truth(k.Disabled)},
+		{"expires", expires},
 	}
 }
 

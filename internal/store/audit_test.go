@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +25,7 @@ func audited(t *testing.T, s *Store, after int64) []string {
 		t.Fatal(err)
 	}
 	var lines []string
-	for i := len(entries) - 1; i >= 0; i-- {
-		e := entries[i]
+	for _, e := range slices.Backward(entries) {
 		if e.ID <= after {
 			continue
 		}

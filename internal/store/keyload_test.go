@@ -224,7 +224,10 @@ func replicas(t *testing.T, dsn string, n int) []*replica {
 				}
 			}})
 		}()
-		t.Cleanup(func() { cancel(); <-done })
+		t.Cleanup(func() {
+			cancel()
+			_ = <-done // it was told to end
+		})
 		all = append(all, r)
 	}
 	return all

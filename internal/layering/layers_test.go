@@ -160,7 +160,7 @@ var libraries = map[string]library{
 	"github.com/jackc/pgx/v5":                  {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},
 	"github.com/pressly/goose/v3":              {[]string{"internal/store"}, "migrations are the store's"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli", "internal/layering"}, "only the command line parses a command line"},
-	"github.com/goccy/go-yaml":                 {[]string{"internal/config", "internal/mesh"}, "weir.yaml is YAML, and so is what a mesh is told"},
+	"github.com/goccy/go-yaml":                 {[]string{"internal/apply", "internal/config", "internal/mesh"}, "weir.yaml is YAML, and so are what is applied and what a mesh is told"},
 	"github.com/prometheus/client_golang":      {[]string{"envoy", "extproc", "plugins/chain", "usage", "usage/journal", "internal/app", "internal/admin/admintest", "internal/loader", "test/*"}, "metrics belong to what runs in the processor; policy reports by its results"},
 	"github.com/google/uuid":                   {[]string{"*", "*/*", "*/*/*"}, "an id is an id everywhere"},
 	"oras.land/oras-go/v2":                     {[]string{"internal/fetch"}, "registries are spoken to in one place"},

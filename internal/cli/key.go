@@ -201,7 +201,7 @@ func keySet() *cobra.Command {
 	var scope scopeFlags
 	var money budgetFlags
 	c := &cobra.Command{
-		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--budget USD] [--allow-ip CIDR,…] [--rpm N] [--tpm N] …",
+		Use:   "set KEY [--name NAME] [--models A,B] [--expires TIME] [--disabled[=false]] [--budget USD] [--rpm N] …",
 		Short: "Change a key",
 		Long:  "Change a key. It takes effect within a second on every gateway.",
 		Example: `  weir key set laptop --models 'gpt-4o*'
@@ -239,15 +239,7 @@ func keySet() *cobra.Command {
 				}
 				ch.Expires = admin.Nullable[time.Time]{Present: true, Value: t}
 			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
-			k, err := client.SetKey(c.Context(), args[0], ch)
-			if err != nil {
-				return err
-			}
-			return printThing(c, k, keyFacts(k))
+			return sendKeyChange(c, args[0], ch)
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
@@ -258,6 +250,19 @@ func keySet() *cobra.Command {
 	rates.add(c)
 	money.add(c)
 	return c
+}
+
+// sendKeyChange changes a key and prints it as it is then.
+func sendKeyChange(c *cobra.Command, ref string, ch admin.KeyChange) error {
+	client, err := connect(c)
+	if err != nil {
+		return err
+	}
+	k, err := client.SetKey(c.Context(), ref, ch)
+	if err != nil {
+		return err
+	}
+	return printThing(c, k, keyFacts(k))
 }
 
 func anyChanged(c *cobra.Command, flags ...string) bool {

@@ -135,7 +135,7 @@ func tenantSet() *cobra.Command {
 	var rates rateFlags
 	var money budgetFlags
 	c := &cobra.Command{
-		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--groups A,B] [--parent TENANT] [--time-zone ZONE] [--budget USD] [--rpm N] [--tpm N] …",
+		Use:   "set TENANT [--name NAME] [--disabled[=false]] [--parent TENANT] [--budget USD] [--rpm N] …",
 		Short: "Change a tenant",
 		Long: `Change a tenant. Every key of a disabled tenant is refused, within a second on every gateway. The budgets of all
 tenants above one count too. With another time zone, the present periods of its budgets begin anew.`,
@@ -173,15 +173,7 @@ tenants above one count too. With another time zone, the present periods of its 
 			if ch == (admin.TenantChange{}) {
 				return errNothingToSet
 			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
-			t, err := client.SetTenant(c.Context(), args[0], ch)
-			if err != nil {
-				return err
-			}
-			return printTenant(c, t)
+			return sendTenantChange(c, args[0], ch)
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
@@ -192,6 +184,19 @@ tenants above one count too. With another time zone, the present periods of its 
 	c.Flags().StringVar(&zone, "time-zone", "", "the `ZONE` in which the periods of its budgets begin, as in Europe/Berlin")
 	money.add(c)
 	return c
+}
+
+// sendTenantChange changes a tenant and prints it as it is then.
+func sendTenantChange(c *cobra.Command, ref string, ch admin.TenantChange) error {
+	client, err := connect(c)
+	if err != nil {
+		return err
+	}
+	t, err := client.SetTenant(c.Context(), ref, ch)
+	if err != nil {
+		return err
+	}
+	return printTenant(c, t)
 }
 
 // errNothingToSet is for a set command without a flag.

@@ -123,19 +123,23 @@ func (c Config) Validate() error {
 		v.add("usage.retention", "must be at least %v, or 0 to keep rows for ever, not %v", minRetention, keep)
 	}
 	v.usageLog(c.Usage.Log)
-	if c.Limits.Unpriced != AllowUnpriced && c.Limits.Unpriced != RefuseUnpriced {
-		v.add("limits.unpriced", "must be %s or %s", AllowUnpriced, RefuseUnpriced)
-	}
 	v.plugins(c.Plugins)
-	if c.Limits.CutOff != GoOn && c.Limits.CutOff != Refuse {
-		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
-	}
-	if s := c.Limits.Budgets.OutageStatus; s != 429 && s != 503 {
-		v.add("limits.budgets.outage_status", "must be 503 or 429, not %d", s)
-	}
+	v.limits(c.Limits)
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	v.ages(c)
 	return v.err()
+}
+
+func (v *validator) limits(l Limits) {
+	if l.Unpriced != AllowUnpriced && l.Unpriced != RefuseUnpriced {
+		v.add("limits.unpriced", "must be %s or %s", AllowUnpriced, RefuseUnpriced)
+	}
+	if l.CutOff != GoOn && l.CutOff != Refuse {
+		v.add("limits.cut_off", "must be %s or %s", GoOn, Refuse)
+	}
+	if s := l.Budgets.OutageStatus; s != 429 && s != 503 {
+		v.add("limits.budgets.outage_status", "must be 503 or 429, not %d", s)
+	}
 }
 
 // ages checks how old things may become.

@@ -225,8 +225,10 @@ func TestBadModulesAndSettingsAreRefused(t *testing.T) {
 		"memory": func(p *PluginSettings) { p.Limits.MemoryBytes = 1000 },
 		"time":   func(p *PluginSettings) { p.Limits.Time = time.Microsecond },
 
-		"upstream without a name":  func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{URL: "https://a"}} },
-		"upstream twice":           func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https://a"}, {Name: "a", URL: "https://b"}} },
+		"upstream without a name": func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{URL: "https://a"}} },
+		"upstream twice": func(p *PluginSettings) {
+			p.Upstreams = []PluginUpstream{{Name: "a", URL: "https://a"}, {Name: "a", URL: "https://b"}}
+		},
 		"upstream without a host":  func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https:///v1"}} },
 		"upstream with a password": func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "https://u:p@a"}} },
 		"upstream by file":         func(p *PluginSettings) { p.Upstreams = []PluginUpstream{{Name: "a", URL: "file:///etc"}} },

@@ -19,8 +19,8 @@ type TenantChange struct {
 	Name     *string
 	Disabled *bool
 	Groups   *[]string // of channels; an empty list means any
-	Parent   *string // ref of the tenant whose budgets count too; empty: none
-	Zone     *string // in which the periods of budgets begin, such as Europe/Berlin
+	Parent   *string   // ref of the tenant whose budgets count too; empty: none
+	Zone     *string   // in which the periods of budgets begin, such as Europe/Berlin
 	Budget   *BudgetChange
 }
 

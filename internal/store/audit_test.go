@@ -74,6 +74,14 @@ func TestEachChangeIsAudited(t *testing.T) {
 			_, err := s.SetKey(ctx, "k", KeyChange{Models: &[]string{"gpt-*"}})
 			return err
 		}, nil},
+		{"budget", func() error {
+			_, err := s.SetKey(ctx, "k", KeyChange{Budget: &BudgetChange{Amount: new(int64(5_000_000_000)), Period: new("day")}})
+			return err
+		}, []string{`ann create budget day: nothing -> {…"amount":5000000000,…}`}},
+		{"more budget", func() error {
+			_, err := s.SetKey(ctx, "k", KeyChange{Budget: &BudgetChange{Amount: new(int64(7_000_000_000))}})
+			return err
+		}, []string{`ann change budget day: {"amount":5000000000} -> {"amount":7000000000}`}},
 		{"rotation", func() error {
 			_, _, err := s.RotateKey(ctx, "k", 0)
 			return err

@@ -113,6 +113,7 @@ create trigger audit after insert or update or delete on weir.plugin for each ro
 create trigger audit after insert or delete on weir.plugin_version for each row execute function weir.note('plugin-version', 'plugin_id', 'digest');
 create trigger audit after insert or update or delete on weir.attachment for each row execute function weir.note('attachment');
 create trigger audit after insert or update or delete on weir.price for each row execute function weir.note('price', 'model', 'model');
+create trigger audit after insert or update or delete on weir.budget for each row execute function weir.note('budget', 'id', 'period');
 
 create trigger audit_insert after insert on weir.channel_model referencing new table as new_parts
     for each statement execute function weir.note_parts('channel', 'channel_id', 'models');

@@ -11,7 +11,9 @@ VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null || echo dev-$$(g
 GO_BUILD := go build -buildvcs=false -ldflags '-X github.com/weir-proxy/weir/internal/version.linked=$(VERSION)'
 
 # Packages in which the race detector costs seconds, not minutes; their tests run with it, all others without it.
-RACE := ./policy/... ./extproc/... ./usage/... ./internal/jsonscan/... ./internal/fake/... ./internal/store/... ./internal/admin/...
+RACE := ./policy ./extproc/... ./usage/... ./internal/jsonscan/... ./internal/fake/... ./internal/store/... ./internal/admin/...
+# Simulations on one goroutine: a few with the race detector, all of them without.
+SIMULATED := ./policy/budget ./policy/limit
 
 # Two test binaries at a time: some of them run an Envoy and a Postgres of their own.
 TEST := go test -p 2
@@ -45,7 +47,7 @@ test: ## all tests: unit, race where cheap, end to end with the real Envoy, Post
 .PHONY: race
 race: ## the tests for which the race detector is cheap, with it
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; \
-		$(TEST) -timeout 10m -race $(RACE); \
+		$(TEST) -timeout 10m -race $(RACE) && $(TEST) -timeout 10m -race -short $(SIMULATED); \
 	else echo 'race: there is no C compiler, which the race detector needs: testing without it'; set -x; \
 		$(TEST) -timeout 10m $(RACE); fi
 

@@ -16,8 +16,8 @@ import (
 // watch is a response on its way through the processor.
 type watch struct {
 	watcher policy.Watcher
-	over    bool // the client gets nothing more
-	whole   bool // the body comes in one piece, and the head waits for it
+	over    bool   // the client gets nothing more
+	whole   bool   // the body comes in one piece, and the head waits for it
 	tags    string // that Envoy was told of last
 }
 

@@ -99,7 +99,10 @@ func (r *Rates) change() (store.RatesChange, error) {
 		to   **int64
 		most int64
 	}{
-		{r.Requests, &c.Requests, limit.MaxRate}, {r.Input, &c.Input, limit.MaxRate}, {r.Output, &c.Output, limit.MaxRate}, {r.Total, &c.Total, limit.MaxRate},
+		{r.Requests, &c.Requests, limit.MaxRate},
+		{r.Input, &c.Input, limit.MaxRate},
+		{r.Output, &c.Output, limit.MaxRate},
+		{r.Total, &c.Total, limit.MaxRate},
 		{r.Concurrency, &c.Concurrent, limit.MaxConcurrent},
 	} {
 		if !of.n.Present {

@@ -221,8 +221,13 @@ func limits(t *testing.T, c *admin.Client, key admin.Key) {
 		t.Errorf("changed: got %+v, %v", l, err)
 	}
 	for _, bad := range []admin.Rates{
-		{}, {Requests: admin.To[int64](0)}, {Input: admin.To[int64](-1)}, {Output: admin.To[int64](math.MaxInt64)}, {Concurrency: admin.To[int64](1 << 40)},
-		{BurstSeconds: admin.To(0.5)}, {BurstSeconds: admin.To(1e300)},
+		{},
+		{Requests: admin.To[int64](0)},
+		{Input: admin.To[int64](-1)},
+		{Output: admin.To[int64](math.MaxInt64)},
+		{Concurrency: admin.To[int64](1 << 40)},
+		{BurstSeconds: admin.To(0.5)},
+		{BurstSeconds: admin.To(1e300)},
 	} {
 		if l, err := c.SetLimit(ctx, admin.SetLimit{Key: key.Name, Rates: bad}); err == nil {
 			t.Errorf("%+v is taken: %+v", bad, l)

@@ -43,7 +43,7 @@ func all(x *weir.Exchange) string {
 	most, asked := x.MaxOutputTokens()
 	left, limited := x.BudgetLeft()
 	s := fmt.Sprint(x.ID(), x.Tenant(), x.TenantName(), x.Key(), x.KeyName(), x.Address(), x.Operation(), x.Model(), x.Stream(), x.Choices(), most, asked,
-		left, limited, x.Headers(), x.Texts(), x.Tools(), x.Channels(), string(x.Body()), x.State())
+		left, limited, x.Headers(), x.Texts(), x.Tools(), x.Channels(), string(x.Body()), string(x.State()))
 	for _, m := range x.Messages() {
 		s += fmt.Sprint(m.Role(), m.Texts(), m.Calls())
 	}

@@ -46,8 +46,8 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 	const hash = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 	for text, want := range map[string]string{
 		"tenants: [":                               "a.yaml:1: not YAML: ",
-		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys, limits",
-		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys, limits`,
+		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys, limits, budgets, prices",
+		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys, limits, budgets, prices`,
 		"tenants: {name: a}":                       "a.yaml:1: tenants must be a list",
 		"tenants:\n- a":                            "a.yaml:2: a tenant must be a mapping",
 		"tenants:\n- name: a\n  nmae: b":           `a.yaml:3: unknown field "nmae"`,
@@ -66,6 +66,13 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 		"limits:\n- {tenant: a}":                                                                  "a.yaml:2: limit of the tenant a, for *: it limits nothing",
 		"limits:\n- {key: a, concurrency: -1}":                                                    "limit of the key default/a, for *: a limit is not below zero",
 		"limits:\n- {concurrency: 1}\n- {concurrency: 2}":                                         "limit of all, for * is declared already",
+		"budgets:\n- {usd: 1}":                                                                    "a.yaml:2: budget of nobody: it needs a key or a tenant",
+		"budgets:\n- {tenant: a}":                                                                 "budget of the tenant a: it needs usd",
+		"budgets:\n- {tenant: a, usd: -1}":                                                        "it is negative",
+		"budgets:\n- {key: a, usd: .nan}":                                                         "not an amount of dollars",
+		"budgets:\n- {key: a, usd: 1e30}":                                                         "not an amount of dollars",
+		"prices:\n- {model: m}":                                                                   "a.yaml:2: price m: it needs rates",
+		"prices:\n- {model: m, rates: [{input: a}]}":                                              "input: \"a\" is not an amount of dollars",
 		"channels:\n- {name: c}":                                                                  "needs a provider",
 		"channels:\n- {name: c, provider: azure}":                                                 "needs a base_url",
 		"channels:\n- {name: c, provider: openai}":                                                "needs models",
@@ -137,11 +144,12 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 		}
 	}
 	expect("the first time", run(t, c, true, env, text), "create tenant acme", "create channel openai", "create key acme/laptop", "create key default/ci",
-		"create limit of the key acme/laptop, for gpt-4o*", "create limit of the tenant acme, for each key, for *")
+		"create limit of the key acme/laptop, for gpt-4o*", "create limit of the tenant acme, for each key, for *",
+		"create budget of the key acme/laptop", "create budget of the tenant acme", "create price vllm/*")
 	expect("again", run(t, c, true, env, text))
-	text = strings.NewReplacer("weight: 1", "weight: 7", `["gpt-4o*"]`, `["*"]`, "tokens_per_minute: 100000\n", "tokens_per_minute: 5\n", "expires: 2099-01-01T00:00:00Z", "").Replace(text)
-	expect("other values", run(t, c, false, env, text), "change channel openai weight", "change key acme/laptop models expires",
-		"change limit of the key acme/laptop, for gpt-4o* tokens_per_minute")
+	text = strings.NewReplacer("weight: 1", "weight: 7", "usd: 20", "usd: 30.5", "time_zone: UTC", "time_zone: Europe/Berlin", "output: 0.8", "output: 0.9", `["gpt-4o*"]`, `["*"]`, "tokens_per_minute: 100000\n", "tokens_per_minute: 5\n", "expires: 2099-01-01T00:00:00Z", "").Replace(text)
+	expect("other values", run(t, c, false, env, text), "change tenant acme time_zone", "change channel openai weight", "change key acme/laptop models expires",
+		"change limit of the key acme/laptop, for gpt-4o* tokens_per_minute", "change budget of the key acme/laptop usd", "change price vllm/* rates")
 	expect("and again", run(t, c, false, env, text))
 	env = maps.Clone(env)
 	env["OPENAI_API_KEY"], env["CI_KEY"] = "sk-another", "sk-another-of-ci"
@@ -158,6 +166,8 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 	expect("only limits", run(t, c, true, env, "limits:\n- {tenant: acme, each_key: true, requests_per_minute: 60}"),
 		"change limit of the tenant acme, for each key, for * concurrency", "delete limit of the key acme/laptop, for gpt-4o*")
 	expect("no limits", run(t, c, true, env, "limits: []"), "delete limit of the tenant acme, for each key, for *")
+	expect("no budgets and prices", run(t, c, true, env, "budgets: []\nprices:\n"), "delete price vllm/*", "delete budget of the tenant acme",
+		"delete budget of the key acme/laptop")
 	expect("no keys and tenants", run(t, c, true, env, "tenants: []\nkeys: []\n"), "delete key default/ci", "delete key acme/laptop", "delete tenant acme")
 	expect("nothing is left", run(t, c, true, env, "tenants: []\nchannels: []\nkeys: []"))
 }

@@ -3,6 +3,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ func Kinds() []Kind {
 		{"channels", "channel", func() Thing { return &channel{} }, listChannels},
 		{"keys", "key", func() Thing { return &key{} }, listKeys},
 		{"limits", "limit", func() Thing { return &limit{} }, listLimits},
+		{"budgets", "budget", func() Thing { return &budget{} }, listBudgets},
+		{"prices", "price", func() Thing { return &price{} }, listPrices},
 	}
 }
 
@@ -72,18 +75,28 @@ type tenant struct {
 	Name     string   `yaml:"name"`
 	Disabled bool     `yaml:"disabled"`
 	Groups   []string `yaml:"groups"`
+	Parent   string   `yaml:"parent"` // declared before it, or there already
+	TimeZone string   `yaml:"time_zone"`
 }
 
-func (t *tenant) Ident() string             { return t.Name }
-func (t *tenant) Resolve(Environment) error { return nil }
+func (t *tenant) Ident() string { return t.Name }
+
+func (t *tenant) Resolve(Environment) error {
+	t.TimeZone = cmp.Or(t.TimeZone, "UTC")
+	return nil
+}
 
 func (t *tenant) Fields() []Field {
-	return []Field{{"disabled", truth(t.Disabled)}, {"groups", list(t.Groups)}}
+	return []Field{{"disabled", truth(t.Disabled)}, {"groups", list(t.Groups)}, {"parent", t.Parent}, {"time_zone", t.TimeZone}}
 }
 
 func (t *tenant) wanted() admin.TenantChange {
 	groups := append([]string{}, t.Groups...)
-	return admin.TenantChange{Disabled: &t.Disabled, Groups: &groups}
+	parent := admin.Null[string]()
+	if t.Parent != "" {
+		parent = admin.To(t.Parent)
+	}
+	return admin.TenantChange{Disabled: &t.Disabled, Groups: &groups, Parent: parent, TimeZone: &t.TimeZone}
 }
 
 // Put implements [Thing].
@@ -92,7 +105,7 @@ func (t *tenant) Put(ctx context.Context, c *admin.Client, there *Existing) erro
 		return t.change(ctx, c, there)
 	}
 	made, err := c.CreateTenant(ctx, admin.NewTenant{Name: t.Name})
-	if err != nil || !t.Disabled && len(t.Groups) == 0 {
+	if err != nil {
 		return err
 	}
 	_, err = c.SetTenant(ctx, strconv.FormatInt(made.ID, 10), t.wanted())
@@ -109,7 +122,10 @@ func listTenants(ctx context.Context, c *admin.Client) ([]Existing, error) {
 	var out []Existing
 	for _, t := range all {
 		ref := strconv.FormatInt(t.ID, 10)
-		as := tenant{Name: t.Name, Disabled: t.Disabled, Groups: t.Groups}
+		as := tenant{Name: t.Name, Disabled: t.Disabled, Groups: t.Groups, TimeZone: t.TimeZone}
+		if t.Parent != nil {
+			as.Parent = *t.Parent
+		}
 		out = append(out, Existing{
 			Ident: t.Name, Ref: ref, Fields: as.Fields(), Keep: t.Name == defaultTenant,
 			Delete: func(ctx context.Context) error { return c.DeleteTenant(ctx, ref) },

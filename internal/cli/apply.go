@@ -18,9 +18,10 @@ func applyCommand() *cobra.Command {
 	var prune, dry bool
 	c := &cobra.Command{
 		Use:   "apply -f FILE… [--prune] [--dry-run]",
-		Short: "Make tenants, channels, keys and limits what files say",
-		Long: `Make tenants, channels, keys and limits what YAML files say, and nothing else of them: what is left out of one is as if it had just been
-made. A second time there is nothing to do. A file may have several documents, - is standard input, and -f may be given more than once.
+		Short: "Make an installation what files say",
+		Long: `Make tenants, channels, keys, limits, budgets and prices what YAML files say, and nothing else of them: what is left out of one is as if
+it had just been made. A second time there is nothing to do. A file may have several documents, - is standard input, and -f may be given
+more than once.
 
 Things that are in no file stay. With --prune they are deleted, keys being revoked, but only of sections that are in some file; the tenant
 "default" stays. --dry-run prints what would be done and does nothing.

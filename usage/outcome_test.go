@@ -331,7 +331,7 @@ func TestTagsOfTheResponseJoinThoseOfTheRequest(t *testing.T) {
 	ticket := &policy.Ticket{Tags: []policy.Tag{{Name: "a", Value: "request"}, {Name: "b", Value: "request"}}}
 	for word, want := range map[string]string{
 		policy.EncodeTags([]policy.Tag{{Name: "b", Value: "response"}, {Name: "c", Value: "response"}}): "[{a request} {b response} {c response}]",
-		"": "[{a request} {b request}]",
+		"":         "[{a request} {b request}]",
 		"nonsense": "[{a request} {b request}]",
 	} {
 		r := NewRecord(&Line{Kind: KindExchange, Names: Names{Tags: word}}, ticket, NewEstimator())

@@ -37,7 +37,10 @@ func (r *rateFlags) rates(c *cobra.Command) (*admin.Rates, error) {
 		name, text string
 		to         *admin.Nullable[int64]
 	}{
-		{"rpm", r.rpm, &out.Requests}, {"itpm", r.itpm, &out.Input}, {"otpm", r.otpm, &out.Output}, {"tpm", r.tpm, &out.Total},
+		{"rpm", r.rpm, &out.Requests},
+		{"itpm", r.itpm, &out.Input},
+		{"otpm", r.otpm, &out.Output},
+		{"tpm", r.tpm, &out.Total},
 		{"concurrency", r.concurrency, &out.Concurrency},
 	} {
 		if !c.Flags().Changed(f.name) {

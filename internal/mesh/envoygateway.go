@@ -175,7 +175,8 @@ func (o EnvoyGatewayOptions) routePatch(p parts) (object, error) {
 func (o EnvoyGatewayOptions) clusterPatch(c interface {
 	proto.Message
 	GetName() string
-}) (object, error) {
+},
+) (object, error) {
 	value, err := plain(c)
 	return object{"type": clusterType, "name": c.GetName(), "operation": object{"op": "add", "path": "", "value": value}}, err
 }

@@ -226,7 +226,7 @@ func replicas(t *testing.T, dsn string, n int) []*replica {
 		}()
 		t.Cleanup(func() {
 			cancel()
-			_ = <-done // it was told to end
+			<-done // it was told to end
 		})
 		all = append(all, r)
 	}

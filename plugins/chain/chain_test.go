@@ -377,7 +377,9 @@ func TestResponsesThatEndMidwayAreCounted(t *testing.T) {
 	}
 	w := j.Watch(q)
 	w.Head(200, []policy.Header{{Name: "content-type", Value: "text/event-stream"}})
-	said := func(text string) []byte { return []byte(`data: {"choices":[{"index":0,"delta":{"content":"` + text + `"}}]}` + "\n\n") }
+	said := func(text string) []byte {
+		return []byte(`data: {"choices":[{"index":0,"delta":{"content":"` + text + `"}}]}` + "\n\n")
+	}
 	if _, over, _ := w.Body(said("yes"), false); over || len(w.Tags()) != 1 {
 		t.Errorf("over %v, tags %v", over, w.Tags())
 	}

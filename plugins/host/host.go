@@ -123,4 +123,6 @@ const (
 )
 
 // Capabilities returns all that there are.
-func Capabilities() []Capability { return []Capability{Log, Clock, Regexp, PII, JSON, Counting, Tokens} }
+func Capabilities() []Capability {
+	return []Capability{Log, Clock, Regexp, PII, JSON, Counting, Tokens}
+}

@@ -123,7 +123,9 @@ func (m *Module) Note(tenant int64, f *Failure) {
 }
 
 // Quarantine says until when the module is left alone by a tenant's calls, and its last failure; the zero time if it is not.
-func (m *Module) Quarantine(tenant int64) (until time.Time, why string) { return m.plugin.Quarantine(tenant) }
+func (m *Module) Quarantine(tenant int64) (until time.Time, why string) {
+	return m.plugin.Quarantine(tenant)
+}
 
 // Take returns a guest in the state of the image, for one tenant. It goes back by [Instance.Release].
 func (m *Module) Take(ctx context.Context, tenant int64) (*Instance, error) {

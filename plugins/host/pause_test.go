@@ -27,7 +27,7 @@ func greedy() map[string]Code {
 		"nobody": nil,
 		"touch": Seq(I32Const(510), MemoryGrow(), Drop(),
 			Loop(Seq(touched...), Get(2), I32Const(200*4096), Add(), I32Const(last&^0xfffff), Op(0x71), Set(2), Br(0))),
-		"spin":   Loop(Br(0)),
+		"spin": Loop(Br(0)),
 		"store": Seq(I32Const(510), MemoryGrow(), Drop(),
 			Loop(Get(2), Get(2), I32Store(), Get(2), I32Const(4096+64), Add(), I32Const(last&^3), Op(0x71), Set(2), Br(0))),
 		"chase": Seq(I32Const(510), MemoryGrow(), Drop(),

@@ -189,7 +189,9 @@ func (p *Plugin) exports(name string) bool {
 }
 
 // Quarantine says until when the plugin is left alone by a tenant's exchanges, and its last failure; the zero time if it is not.
-func (p *Plugin) Quarantine(tenant int64) (until time.Time, why string) { return p.module.Quarantine(tenant) }
+func (p *Plugin) Quarantine(tenant int64) (until time.Time, why string) {
+	return p.module.Quarantine(tenant)
+}
 
 // Close frees the plugin once the exchanges that it judges have ended. None may begin after it.
 func (p *Plugin) Close() error { return p.module.Close() }

@@ -43,6 +43,7 @@ type spender struct {
 
 // spend asks one gateway after the other until each says that the budget is used up.
 func (s spender) spend(t *testing.T, client *http.Client, n int, deadline time.Time) {
+	t.Helper()
 	over := make([]bool, len(s.urls))
 	for left := len(s.urls); left > 0; n++ {
 		if time.Now().After(deadline) {

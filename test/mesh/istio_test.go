@@ -32,16 +32,22 @@ type place struct {
 
 var places = []place{
 	{
-		"ingress", []string{"--labels", "istio=ingressgateway"},
-		workload{"router", "gateway", "istio-ingress", [2]string{"istio", "ingressgateway"}, "10.99.0.1"}, "llm.example.com",
+		"ingress",
+		[]string{"--labels", "istio=ingressgateway"},
+		workload{"router", "gateway", "istio-ingress", [2]string{"istio", "ingressgateway"}, "10.99.0.1"},
+		"llm.example.com",
 	},
 	{
-		"egress", []string{"--labels", "istio=egressgateway"},
-		workload{"router", "egress", "istio-egress", [2]string{"istio", "egressgateway"}, "10.99.0.3"}, "llm.istio-egress",
+		"egress",
+		[]string{"--labels", "istio=egressgateway"},
+		workload{"router", "egress", "istio-egress", [2]string{"istio", "egressgateway"}, "10.99.0.3"},
+		"llm.istio-egress",
 	},
 	{
-		"sidecar", []string{"--at", "sidecar", "--labels", "weir=sidecar"},
-		workload{"sidecar", "client", "apps", [2]string{"weir", "sidecar"}, "10.99.0.4"}, "llm",
+		"sidecar",
+		[]string{"--at", "sidecar", "--labels", "weir=sidecar"},
+		workload{"sidecar", "client", "apps", [2]string{"weir", "sidecar"}, "10.99.0.4"},
+		"llm",
 	},
 }
 

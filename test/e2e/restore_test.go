@@ -36,6 +36,10 @@ func TestARestoredDatabaseGetsItsRowsBackFromTheLogs(t *testing.T) {
 			}
 			w.Rows(5)
 			restore := way(t, db)
+			w.Eventually("the test's own connections are renewed", func() error {
+				_, err := r.Store.Tenants(t.Context())
+				return err
+			})
 
 			old := w.key
 			w.key, _ = r.Key(store.NewKey{Name: "made-after-the-backup"})

@@ -226,7 +226,7 @@ func replicas(t *testing.T, dsn string, n int) []*replica {
 		}()
 		t.Cleanup(func() {
 			cancel()
-			<-done // it was told to end
+			<-done //nolint:errcheck // it was told to end
 		})
 		all = append(all, r)
 	}

@@ -42,19 +42,19 @@ test: export WEIR_REQUIRE_ALL = 1
 test: ## all tests: unit, race where cheap, end to end with the real Envoy, Postgres and SDKs
 	go vet ./...
 	@$(MAKE) --no-print-directory race
-	$(TEST) -timeout 10m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
+	$(TEST) -timeout 20m $$(go list ./... | grep -vxF "$$(go list $(RACE))")
 
 .PHONY: race
 race: ## the tests for which the race detector is cheap, with it
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; then set -x; \
-		$(TEST) -timeout 10m -race $(RACE) && $(TEST) -timeout 10m -race -short $(SIMULATED); \
+		$(TEST) -timeout 20m -race $(RACE) && $(TEST) -timeout 20m -race -short $(SIMULATED); \
 	else echo 'race: there is no C compiler, which the race detector needs: testing without it'; set -x; \
-		$(TEST) -timeout 10m $(RACE); fi
+		$(TEST) -timeout 20m $(RACE); fi
 
 .PHONY: e2e
 e2e: export WEIR_REQUIRE_ALL = 1
 e2e: ## the end-to-end tests alone, always anew
-	$(TEST) -timeout 10m -count=1 ./test/e2e/...
+	$(TEST) -timeout 20m -count=1 ./test/e2e/...
 
 .PHONY: test-mesh
 test-mesh: export WEIR_REQUIRE_ALL = 1

@@ -87,8 +87,18 @@ func (r *ringRow) scan(rows pgx.Rows) error {
 	return nil
 }
 
-// keyPosition is how far a reader of keys has come: which transactions it has seen. In Postgres it is a pg_snapshot, "xmin:xmax:xip,…".
+// keyPosition is how far a reader of keys has come: which transactions it has seen, as a pg_snapshot of Postgres ("xmin:xmax:xip,…"), and behind an @ of which
+// table, by when its server was started, its database and its own number. Numbers of another table say nothing: it may be that of a standby that lagged, or come
+// from a backup, and has transactions of its own by the time that it is asked.
 type keyPosition string
+
+// herePosition is the SQL for the present one.
+const herePosition = `concat(pg_current_snapshot(), '@', extract(epoch from pg_postmaster_start_time()), ',',
+	(select oid from pg_database where datname = current_database()), ',', 'weir.key'::regclass::oid)`
+
+// snapshot returns the transactions, table what tells the table.
+func (p keyPosition) snapshot() string { before, _, _ := strings.Cut(string(p), "@"); return before }
+func (p keyPosition) table() string    { _, after, _ := strings.Cut(string(p), "@"); return after }
 
 // xmin returns the first transaction that may not have been seen, and xmax the first that has not begun.
 func (p keyPosition) bounds() (xmin, xmax int64) {
@@ -105,7 +115,7 @@ func (s *Store) loadKeys(ctx context.Context) (*policy.KeyBuilder, keyPosition, 
 	var at keyPosition
 	err := pgx.BeginTxFunc(ctx, s.pool, oneSnapshot(), func(tx pgx.Tx) error {
 		var n, secrets int
-		err := tx.QueryRow(ctx, `select pg_current_snapshot()::text, count(*), count(previous_hash) from weir.key`).Scan(&at, &n, &secrets)
+		err := tx.QueryRow(ctx, `select `+herePosition+`, count(*), count(previous_hash) from weir.key`).Scan(&at, &n, &secrets)
 		if err != nil {
 			return err
 		}
@@ -157,8 +167,8 @@ const byIndex = `set_config('enable_seqscan', 'off', true)`
 func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, error) {
 	var c keyChanges
 	var batch pgx.Batch
-	batch.Queue(`select pg_current_snapshot()::text, ` + byIndex).QueryRow(func(r pgx.Row) error { return r.Scan(&c.at, nil) })
-	batch.Queue(selectRing+`where`+unseen+` limit $2`, string(since), maxDelta+1).Query(func(rows pgx.Rows) error {
+	batch.Queue(`select ` + herePosition + `, ` + byIndex).QueryRow(func(r pgx.Row) error { return r.Scan(&c.at, nil) })
+	batch.Queue(selectRing+`where`+unseen+` limit $2`, since.snapshot(), maxDelta+1).Query(func(rows pgx.Rows) error {
 		row := ringRow{}
 		for rows.Next() {
 			if err := row.scan(rows); err != nil {
@@ -168,7 +178,7 @@ func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, er
 		}
 		return rows.Err()
 	})
-	batch.Queue(`select id from weir.key_gone where`+unseen+` limit $2`, string(since), maxDelta+1).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(`select id from weir.key_gone where`+unseen+` limit $2`, since.snapshot(), maxDelta+1).Query(func(rows pgx.Rows) (err error) {
 		c.gone, err = pgx.CollectRows(rows, pgx.RowTo[policy.KeyID])
 		return err
 	})
@@ -184,7 +194,7 @@ func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, er
 func (c *keyChanges) settle(since keyPosition) {
 	_, before := since.bounds()
 	_, now := c.at.bounds()
-	c.all = len(c.changed)+len(c.gone) > maxDelta || now < before // a database that was restored from a copy
+	c.all = len(c.changed)+len(c.gone) > maxDelta || now < before || since.table() != c.at.table() // another table, perhaps of an earlier time
 	for _, id := range c.gone {
 		c.all = c.all || id == 0
 	}

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/policy/budget"
 )
 
 func priceCommand() *cobra.Command {
@@ -170,9 +170,9 @@ func (f *priceFlags) rates() (admin.PriceRates, error) {
 		if text == "" {
 			continue
 		}
-		nano, err := parseUSD(text)
+		nano, err := budget.ParseUSD(strings.TrimPrefix(text, "$"))
 		if err != nil {
-			return out, wrongUsage("--%s %q: %w", r.name, text, err)
+			return out, wrongUsage("--%s: %w", r.name, err)
 		}
 		*r.at(&out) = &nano
 	}
@@ -183,25 +183,6 @@ func (f *priceFlags) rates() (admin.PriceRates, error) {
 		return out, wrongUsage("a number of tokens must not be negative")
 	}
 	return out, nil
-}
-
-var errNotUSD = errors.New("not an amount of USD such as 2.5, with nine decimals at most")
-
-// parseUSD reads an amount of dollars exactly, in nano-dollars.
-func parseUSD(text string) (int64, error) {
-	whole, decimals, _ := strings.Cut(strings.TrimPrefix(text, "$"), ".")
-	if whole == "" || len(decimals) > 9 || strings.HasSuffix(text, ".") {
-		return 0, errNotUSD
-	}
-	digits := whole + decimals + strings.Repeat("0", 9-len(decimals))
-	if strings.ContainsFunc(digits, func(r rune) bool { return r < '0' || r > '9' }) {
-		return 0, errNotUSD
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil {
-		return 0, errors.New("more than there are numbers for")
-	}
-	return n, nil
 }
 
 func priceSet() *cobra.Command {

@@ -2,8 +2,6 @@
 
 package usage
 
-import "strconv"
-
 // maxCount is the highest number of tokens that is believed of one exchange. Two of them can be added without care.
 const maxCount = 1_000_000_000
 
@@ -98,10 +96,13 @@ func tokenCount(p *scanner, v *int64) {
 	if p.null() {
 		return
 	}
-	n, err := strconv.ParseInt(p.number(), 10, 64)
-	if err != nil || n < 0 || n > maxCount {
-		p.fail("not a token count")
-		return
+	var n int64
+	text := p.number()
+	for i := 0; i < len(text); i++ {
+		if n = n*10 + int64(text[i]-'0'); text[i]-'0' > 9 || n > maxCount {
+			p.fail("not a token count")
+			return
+		}
 	}
 	*v = n
 }

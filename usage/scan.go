@@ -3,6 +3,7 @@
 package usage
 
 import (
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -32,6 +33,14 @@ func (p *scanner) fail(reason string) {
 
 // peek returns the next byte that is not white space, or 0 at the end.
 func (p *scanner) peek() byte {
+	if p.i < len(p.s) && p.s[p.i] > ' ' { // nearly always: Envoy writes no white space
+		return p.s[p.i]
+	}
+	return p.space()
+}
+
+// space steps over white space and returns the byte behind it.
+func (p *scanner) space() byte {
 	for ; p.i < len(p.s); p.i++ {
 		switch c := p.s[p.i]; c {
 		case ' ', '\t', '\r', '\n':
@@ -238,26 +247,60 @@ func (p *scanner) str() string {
 		return ""
 	}
 	from, escapes := p.i, false
-	for ; p.i < len(p.s); p.i++ {
-		switch c := p.s[p.i]; {
-		case c == '"':
+	for {
+		p.i += plain(p.s[p.i:])
+		if p.i >= len(p.s) {
+			break
+		}
+		switch p.s[p.i] {
+		case '"':
 			raw := p.s[from:p.i]
 			p.i++
 			if !escapes {
 				return raw
 			}
 			return p.unescape(raw)
-		case c == '\\':
+		case '\\':
 			escapes = true
-			p.i++
-		case c < ' ':
+			p.i += 2
+			if p.i > len(p.s) {
+				p.i = len(p.s)
+			}
+		default:
 			p.fail("control character in a string")
 			return ""
 		}
 	}
-	p.i = len(p.s) // a backslash may have stepped over it
 	p.fail("unfinished string")
 	return ""
+}
+
+// plain returns how many bytes at the beginning of s stand for themselves within a string: none of them is a quote, a backslash or a
+// control character.
+func plain(s string) int {
+	const (
+		ones = 0x0101010101010101
+		tops = 0x8080808080808080
+	)
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		b := s[i : i+8]
+		w := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+		// A byte that is looked for becomes zero by xor, and a zero borrows into its top bit. What is borrowed further sets bits above
+		// the lowest one only, and the lowest is what counts: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord.
+		quote, backslash := w^ones*'"', w^ones*'\\'
+		found := ((quote-ones)&^quote | (backslash-ones)&^backslash | (w-ones*' ')&^w) & tops
+		if found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c == '"' || c == '\\' || c < ' ' {
+			return i
+		}
+	}
+	return i
 }
 
 // escaped are the bytes that stand for themselves or something else behind a backslash.
@@ -268,14 +311,13 @@ func (p *scanner) unescape(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for {
-		plain := strings.IndexByte(s, '\\')
-		if plain < 0 {
-			b.WriteString(s)
+		n := plain(s)
+		b.WriteString(s[:n])
+		if n == len(s) {
 			return b.String()
 		}
-		b.WriteString(s[:plain])
-		c := s[plain+1]
-		s = s[plain+2:]
+		c := s[n+1]
+		s = s[n+2:]
 		if e := escaped[c]; e != 0 {
 			b.WriteByte(e)
 			continue

@@ -12,13 +12,12 @@ import (
 	"syscall"
 )
 
-// takeProfile puts a load on Weir, without measuring it, and has the processor profiled meanwhile. The files are named for the load.
-func (s *suite) takeProfile(ctx context.Context, b *lab, g *gateway, r run) error {
-	fmt.Fprintf(s.progress, "profile: %s\n", r.load.about)
+// profiled has the processor profiled while do runs. The files begin with name.
+func (s *suite) profiled(ctx context.Context, g *gateway, name string, do func() error) error {
 	if err := syscall.Kill(g.processor, syscall.SIGUSR1); err != nil {
 		return fmt.Errorf("begin profile: %w", err)
 	}
-	if _, err := b.measure(ctx, g, r); err != nil {
+	if err := do(); err != nil {
 		return err
 	}
 	if err := syscall.Kill(g.processor, syscall.SIGUSR1); err != nil {
@@ -36,7 +35,7 @@ func (s *suite) takeProfile(ctx context.Context, b *lab, g *gateway, r run) erro
 	files, err := filepath.Glob(pattern + "*.pprof")
 	for _, f := range files {
 		_, kind, _ := strings.Cut(filepath.Base(f), ".")
-		err = errors.Join(err, os.Rename(f, filepath.Join(s.profile, r.load.name+"."+kind)))
+		err = errors.Join(err, os.Rename(f, filepath.Join(s.profile, name+"."+kind)))
 	}
 	return err
 }

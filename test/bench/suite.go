@@ -139,7 +139,12 @@ func (s *suite) weirAlone(ctx context.Context, b *lab, g *gateway) error {
 	}
 	if s.profile != "" {
 		for _, l := range s.chosen() {
-			if err := s.takeProfile(ctx, b, g, s.plan(l, closedLoop, 0)); err != nil {
+			r := s.plan(l, closedLoop, 0)
+			fmt.Fprintf(s.progress, "profile: %s\n", r.load.about)
+			if err := s.profiled(ctx, g, l.name, func() error {
+				_, err := b.measure(ctx, g, r)
+				return err
+			}); err != nil {
 				return err
 			}
 		}
@@ -155,10 +160,13 @@ func (s *suite) weirAlone(ctx context.Context, b *lab, g *gateway) error {
 			return err
 		}
 	}
-	a, err := b.replay(ctx, g, s.site.path("weir", "log"), s.replay)
-	if err != nil {
-		return errors.Join(context.Cause(ctx), err)
+	replay := func() error {
+		a, err := b.replay(ctx, g, s.site.path("weir", "log"), s.replay)
+		s.out.Accounting = &a
+		return err
 	}
-	s.out.Accounting = &a
-	return nil
+	if s.profile == "" {
+		return errors.Join(replay(), context.Cause(ctx))
+	}
+	return errors.Join(s.profiled(ctx, g, "replay", replay), context.Cause(ctx))
 }

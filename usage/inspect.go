@@ -64,8 +64,9 @@ func inspectLine(l physicalLine, guess *Estimator, each func(Piece) error) (err 
 		emit(Piece{From: l.start, To: l.at, Err: fmt.Errorf("%w: longer than %d bytes", ErrLine, maxLine)})
 	}
 	at := l.at
-	splitLine(string(l.text),
-		func(line *Line, end int) {
+	splitLine(l.text, new(Line),
+		func(found *Line, end int) {
+			line := new(*found)
 			p := Piece{From: at, To: l.at + int64(end), Line: line}
 			at = p.To
 			if line.Ticket != "" {

@@ -92,7 +92,7 @@ func parseObject(s string, l *Line) (int, error) {
 // wholeLines returns up to where s, a physical line that has no end yet, holds whole lines of ours: 0 when there is none in it. What stands
 // before one of them is the piece of an Envoy that was killed, and nothing that comes can make it whole.
 func wholeLines(s string) (end int) {
-	splitLine(s, func(_ *Line, at int) { end = at }, func(int, int, error) {})
+	splitLine(s, new(Line), func(_ *Line, at int) { end = at }, func(int, int, error) {})
 	return end
 }
 
@@ -160,11 +160,11 @@ func millis(p *scanner) (time.Duration, bool) {
 
 // splitLine finds what a physical line of the log holds. Normally that is one object. When Envoy was killed while it wrote, the line is
 // torn and the first line of the next Envoy is glued to it: then every piece that is a whole line of ours goes to good, and the rest, in
-// runs, to bad. Both get offsets into s; good gets where the object ends.
+// runs, to bad. Both get offsets into s; good gets where the object ends, and what it says in l, which the next one overwrites.
 //
 // A line begins with {" and that cannot stand inside a JSON string without a backslash before the quote, so every whole line is found,
 // and a torn one, lacking its closing brace, can never be taken for a whole one together with what follows.
-func splitLine(s string, good func(l *Line, end int), bad func(from, to int, err error)) {
+func splitLine(s string, l *Line, good func(l *Line, end int), bad func(from, to int, err error)) {
 	var torn error // why s[from:at] is no line
 	from, at := 0, 0
 	flush := func() {
@@ -174,13 +174,13 @@ func splitLine(s string, good func(l *Line, end int), bad func(from, to int, err
 		}
 	}
 	for at < len(s) {
-		var l Line
-		n, err := parseObject(s[at:], &l)
+		*l = Line{}
+		n, err := parseObject(s[at:], l)
 		if err == nil {
 			flush()
 			at += n
 			at += len(s[at:]) - len(strings.TrimLeft(s[at:], " \t\r\n"))
-			good(&l, at)
+			good(l, at)
 			continue
 		}
 		if torn == nil {

@@ -107,7 +107,7 @@ func TestEnvoysOwnLinesAreRead(t *testing.T) {
 
 // pieces runs splitLine and returns what it found, as text.
 func pieces(s string) (found []string) {
-	splitLine(s,
+	splitLine(s, new(Line),
 		func(l *Line, end int) { found = append(found, fmt.Sprintf("%s %s to %d", l.Kind, l.Ticket, end)) },
 		func(from, to int, _ error) { found = append(found, fmt.Sprintf("bad %d to %d", from, to)) })
 	return found
@@ -254,7 +254,7 @@ func FuzzSplitLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, torn string) {
 		s := torn + `{"kind":"attempt","ticket":"whole"}`
 		at, last := 0, ""
-		splitLine(s,
+		splitLine(s, new(Line),
 			func(l *Line, end int) {
 				if end <= at {
 					t.Fatalf("a line ends at %d, behind %d", end, at)

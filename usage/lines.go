@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unsafe"
 )
 
 const (
@@ -19,18 +20,19 @@ const (
 
 // physicalLine is what stands between two newlines of a log.
 type physicalLine struct {
-	text  []byte // valid until the next read
-	at    int64  // offset of text in the file
-	start int64  // offset of the line; less than at when the line was too long
-	end   int64  // offset behind the newline
+	text  string
+	at    int64 // offset of text in the file
+	start int64 // offset of the line; less than at when the line was too long
+	end   int64 // offset behind the newline
 }
 
-// lineReader hands out the lines of a file that is still being written to. It reads in chunks and holds one line and one chunk at most.
+// lineReader hands out the lines of a file that is still being written to. It reads in chunks and holds one line and one chunk at most. Lines
+// share memory with the chunk that they came in: whoever keeps a piece of one keeps the chunk.
 type lineReader struct {
 	src     io.ReaderAt
 	start   int64  // offset of the first line not handed out
 	off     int64  // offset of buf[0]; greater than start in a line that is too long
-	buf     []byte // read and not handed out
+	buf     []byte // read and not handed out; the array is only ever written to behind it, so that lines may share it
 	scanned int    // so many bytes of buf hold no newline
 	limit   int64  // the file's size, as far as it is to be read
 	ended   bool   // there was no further line up to limit
@@ -41,7 +43,7 @@ func (r *lineReader) next() (l physicalLine, ok bool, err error) {
 	for {
 		if i := bytes.IndexByte(r.buf[r.scanned:], '\n'); i >= 0 {
 			n := r.scanned + i + 1
-			l = physicalLine{text: r.buf[:n-1], at: r.off, start: r.start, end: r.off + int64(n)}
+			l = physicalLine{text: shared(r.buf[:n-1]), at: r.off, start: r.start, end: r.off + int64(n)}
 			if l.end-l.start > maxLine && len(l.text) > keepLine {
 				l.at += int64(len(l.text) - keepLine)
 				l.text = l.text[len(l.text)-keepLine:]
@@ -74,11 +76,11 @@ func (r *lineReader) unended(whole func(s string) int) (l physicalLine, ok bool)
 	if r.off != r.start || len(r.buf) == 0 {
 		return physicalLine{}, false
 	}
-	n := whole(string(r.buf))
+	n := whole(shared(r.buf))
 	if n == 0 {
 		return physicalLine{}, false
 	}
-	l = physicalLine{text: r.buf[:n], at: r.off, start: r.start, end: r.off + int64(n)}
+	l = physicalLine{text: shared(r.buf[:n]), at: r.off, start: r.start, end: r.off + int64(n)}
 	r.buf, r.off, r.start, r.scanned, r.ended = r.buf[n:], l.end, l.end, 0, false
 	return l, true
 }
@@ -104,6 +106,9 @@ func (r *lineReader) fill() (int, error) {
 	}
 	return n, nil
 }
+
+// shared returns b as a string without copying it.
+func shared(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // read returns the offset up to which the file has been read.
 func (r *lineReader) read() int64 { return r.off + int64(len(r.buf)) }

@@ -107,6 +107,7 @@ type Shipper struct {
 	files    []*logFile        // owned by Run
 	live     map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
 	warned   map[string]string // the last complaint about a path that cannot be opened
+	found    Line              // the line that is being taken in
 	draining bool
 	blind    bool    // the last look did not see everything
 	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer

@@ -304,11 +304,10 @@ func (s *Shipper) line(f *logFile, l physicalLine, now time.Time) {
 	if l.at > l.start {
 		s.bad(f, l.start, l.at, fmt.Errorf("%w: longer than %d bytes", ErrLine, maxLine))
 	}
-	text := string(l.text)
-	splitLine(text,
+	splitLine(l.text, &s.found,
 		func(line *Line, end int) {
 			at := l.at + int64(end)
-			if end == len(text) {
+			if end == len(l.text) {
 				at = l.end
 			}
 			if err := s.take(f, line, at, now); err != nil {

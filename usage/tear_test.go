@@ -10,7 +10,7 @@ func TestALineGluedToAnyPieceOfAnotherIsFound(t *testing.T) {
 	id, whole := exchangeLine(101)
 	for cut := range len(torn) - 1 {
 		found := 0
-		splitLine(torn[:cut]+whole[:len(whole)-1], func(l *Line, _ int) {
+		splitLine(torn[:cut]+whole[:len(whole)-1], new(Line), func(l *Line, _ int) {
 			if l.Ticket != "" {
 				found++
 			}

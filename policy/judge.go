@@ -88,7 +88,7 @@ func EncodeTags(tags []Tag) string {
 
 // ParseTags decodes what [EncodeTags] made. The error wraps [ErrTicket].
 func ParseTags(s string) ([]Tag, error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := strict.DecodeString(s)
 	if err != nil {
 		return nil, fmt.Errorf("%w: tags: %w", ErrTicket, err)
 	}

@@ -178,9 +178,13 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// strict is the encoding of tickets and tags, of which each has one form only.
+var strict = base64.RawURLEncoding.Strict()
+
 // ParseTicket decodes what [Ticket.String] made.
 func ParseTicket(s string) (*Ticket, error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	var stack [256]byte // room for nearly every ticket, without an allocation
+	b, err := strict.AppendDecode(stack[:0], []byte(s))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTicket, err)
 	}

@@ -12,11 +12,11 @@ import (
 
 // The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
 // of megabytes and saves CPU on each request. When much is alive, as the intents of a long outage of Postgres are, the same share would be
-// hundreds of megabytes: so the garbage between two collections is at most garbageBytes, or as much as is alive. The limit takes over where large
-// bodies pile up. GOGC and GOMEMLIMIT win over all of this.
+// hundreds of megabytes: so the garbage between two collections is at most garbageBytes, or a quarter of what is alive. The limit takes over where
+// large bodies pile up. GOGC and GOMEMLIMIT win over all of this.
 const (
 	gcMost       = 400 // percent of what is alive
-	gcLeast      = 100
+	gcLeast      = 25  // intents hold no pointers, so marking them costs little
 	garbageBytes = 64 << 20
 	memoryLimit  = 2 << 30 // bytes
 	tuneInterval = time.Second

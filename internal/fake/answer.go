@@ -3,6 +3,7 @@
 package fake
 
 import (
+	"bytes"
 	"encoding/json"
 	"sync"
 )
@@ -60,6 +61,27 @@ func (a *answer) upTo(n int) usage {
 		u.output = a.served[n-1] + u.reasoning
 	}
 	return u
+}
+
+// reported says whether the first n bytes of the body hold the whole report of usage: who has read these has been told, though he may
+// never see the end of the answer.
+func (a *answer) reported(n int) bool {
+	from := bytes.LastIndex(a.body, []byte(`"usage":{`))
+	if from < 0 || n <= from || !a.reports {
+		return false
+	}
+	depth := 0
+	for _, c := range a.body[from:min(n, len(a.body))] {
+		switch {
+		case c == '{':
+			depth++
+		case c == '}' && depth == 1:
+			return true
+		case c == '}':
+			depth--
+		}
+	}
+	return false
 }
 
 // encode is json.Marshal for the types of this package, which always encode.

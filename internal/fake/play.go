@@ -132,6 +132,9 @@ func (p *player) end() Outcome {
 // settle tells the ledger how far the answer got.
 func (p *player) settle(o Outcome) {
 	u := p.answer.upTo(p.events)
+	if p.answer.reported(p.written) {
+		u = p.answer.usage
+	}
 	s := Served{
 		Tokens: Tokens{
 			Input: int64(u.input), CachedInput: int64(u.cached), Output: int64(u.output), Reasoning: int64(u.reasoning),

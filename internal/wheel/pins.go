@@ -34,3 +34,13 @@ func Node() Package {
 		"1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514", // macOS 13 x86_64
 	}}
 }
+
+// Zig returns the package that holds the C compiler of the native tap, at ziglang/zig.
+func Zig() Package {
+	return Package{Name: "ziglang", Version: "0.17.0", hashes: []string{
+		"97079827064a7492cce5541ceb438ae8003ce1e54e399676da2d62fb7a5dc08b", // Linux x86_64
+		"d2804f94f54f7fcf8169f4b212a619ad688a4e2e6592e976f0cf2e58e2cd8af3", // Linux aarch64
+		"87274af689c4128051b26c80f6f676757e0a81c2fdc137fd8b5679e928e4bc4f", // macOS 13 arm64
+		"4d910f0e363ddb60a6b8ddb55235617797a8ccbcb6c5c7132a949d9f833eea42", // macOS 13 x86_64
+	}}
+}

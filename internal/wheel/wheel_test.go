@@ -265,7 +265,7 @@ func TestUnzipStaysInItsFolder(t *testing.T) {
 
 func TestPinsAreWhole(t *testing.T) {
 	hash := regexp.MustCompile(`^[0-9a-f]{64}$`)
-	for _, p := range []Package{Envoy(), Postgres(), Node()} {
+	for _, p := range []Package{Envoy(), Postgres(), Node(), Zig()} {
 		seen := make(map[string]bool)
 		for _, h := range p.hashes {
 			if !hash.MatchString(h) || seen[h] {

@@ -18,9 +18,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// concurrencyHeader is among what a client is told of an exchange that counts among those at once.
-const concurrencyHeader = "x-ratelimit-limit-concurrency"
-
 // endLog has Envoy tell at once when an exchange has ended that counts among those at once: the client may send its next request in the same moment, and must
 // not be refused for the one before. The line of the access log, which tells more and is never lost, comes up to half a second later.
 func endLog() (*accesslogv3.AccessLog, error) {
@@ -34,7 +31,7 @@ func endLog() (*accesslogv3.AccessLog, error) {
 	}})
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.http_grpc",
-		Filter: allOf(present("weir.tap", "inform", concurrencyHeader), &accesslogv3.AccessLogFilter{
+		Filter: allOf(present("weir.tap", "counted"), &accesslogv3.AccessLogFilter{
 			FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{
 				LogTypeFilter: &accesslogv3.LogTypeFilter{Types: []datav3.AccessLogType{datav3.AccessLogType_DownstreamEnd}},
 			},

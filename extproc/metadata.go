@@ -5,7 +5,9 @@ package extproc
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -16,7 +18,7 @@ import (
 // Namespaces of the dynamic metadata. Envoy's configuration refers to them.
 const (
 	Namespace    = "weir"     // exchange; then priority_groups, ticket, model; tags, of the response
-	TapNamespace = "weir.tap" // what the filter on the response needs: id, strip
+	TapNamespace = "weir.tap" // what the filter on the response needs
 )
 
 // dynamicMetadata is the number of the field in ProcessingResponse.
@@ -31,7 +33,8 @@ const dynamicMetadata = 8
 //	weir.tap:
 //	  id: <exchange id>
 //	  strip: true   only when the chunk with the usage is not for the client
-//	  inform: {<name>: <value>, …}   headers for the client, if there are any
+//	  headers: "<name>: <value>\n…"   for the client, if there are any
+//	  counted: true   when the exchange counts among those at once, and its end is to be told without delay
 //
 // A structpb.Struct of this takes some 150 allocations and goes through maps by reflection when it is sent: it would be by
 // far the dearest part of a decision (BenchmarkMetadata has both). So the bytes are written directly; a test compares them with what
@@ -53,7 +56,10 @@ func admissionMetadata(a *policy.Admission) []byte {
 					w.member("strip", func() { w.truth(true) })
 				}
 				if len(a.Inform) > 0 {
-					w.member("inform", func() { w.object(func() { w.headers(a.Inform) }) })
+					w.member("headers", func() { w.text(headerLines(a.Inform)) })
+				}
+				if slices.ContainsFunc(a.Inform, isConcurrency) {
+					w.member("counted", func() { w.truth(true) })
 				}
 			})
 		})
@@ -129,12 +135,20 @@ func (w *wire) model(a *policy.Admission) {
 	}
 }
 
-// headers writes a member for each; a later one takes the place of an earlier one of its name.
-func (w *wire) headers(headers []policy.Header) {
+// headerLines writes headers as HTTP does, for a tap that need not know what an object is.
+func headerLines(headers []policy.Header) string {
+	var b strings.Builder
 	for _, h := range headers {
-		w.member(h.Name, func() { w.text(h.Value) })
+		b.WriteString(h.Name)
+		b.WriteString(": ")
+		b.WriteString(h.Value)
+		b.WriteByte('\n')
 	}
+	return b.String()
 }
+
+// isConcurrency says of a header that only an exchange has which counts among those at once.
+func isConcurrency(h policy.Header) bool { return h.Name == "x-ratelimit-limit-concurrency" }
 
 // clusterName is the name of a channel's cluster in Envoy.
 func clusterName(id policy.ChannelID) string { return "channel-" + strconv.FormatInt(int64(id), 10) }

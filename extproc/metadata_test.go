@@ -52,11 +52,14 @@ func metadataByStructpb(tb testing.TB, a *policy.Admission) *structpb.Struct {
 		tap["strip"] = true
 	}
 	if len(a.Inform) > 0 {
-		inform := map[string]any{}
+		lines := ""
 		for _, h := range a.Inform {
-			inform[h.Name] = h.Value
+			lines += h.Name + ": " + h.Value + "\n"
+			if h.Name == "x-ratelimit-limit-concurrency" {
+				tap["counted"] = true
+			}
 		}
-		tap["inform"] = inform
+		tap["headers"] = lines
 	}
 	s, err := structpb.NewStruct(map[string]any{
 		"weir":     map[string]any{"priority_groups": groups, "ticket": a.Ticket, "model": model},

@@ -6,8 +6,10 @@
 --
 -- In:  metadata weir.tap    id     the exchange, for x-weir-exchange-id; without it nobody admitted this request
 --                           strip  take out the chunk that only carries usage: the client did not ask for it
---                           inform headers for the client, by name: what is left of its limits
--- Out: metadata weir.usage  last   bytes that begin with the last usage object of the response; what follows it is noise
+--                           headers for the client, as lines "name: value": what is left of its limits
+-- Out: metadata weir.usage  last   bytes that begin with the last whole usage object of the response, or with one that was cut if there is
+--                                  no whole one; what follows it is noise
+-- envoy/native does the same in C, for the Envoys that Weir starts itself. What one learns, the other must: a test compares them.
 --
 -- Objects do not survive a yield: metadata is fetched anew in the loops, and headers behind the wait for a body.
 
@@ -17,53 +19,73 @@ local HOLD = 65536 -- bytes of an unfinished line that may be held back
 local KEEP = 4096 -- bytes that are kept from the beginning of a usage object
 local KEY = 24 -- bytes in which a cut key, blanks and a brace have room
 
--- usage returns where the key and the value of the last usage object in b begin, or nil. null, as OpenAI sends it with every
+-- usage returns where the key and the value of the last usage object in b begin, and the value before, or nil. null, as OpenAI sends it with every
 -- other chunk, is no object; the text of a message cannot match, since a quote within a string has a backslash before it.
 local function usage(b)
-  local key, value
+  local key, value, before
   local from = 1
   while true do
     local s, e = find(b, '"usage"', from, true)
-    if not s then return key, value end
+    if not s then return key, value, before end
     from = e + 1
     local c, d = byte(b, from, from + 1)
     if c == 58 and d == 123 then -- :{
-      key, value = s, from + 1
+      key, value, before = s, from + 1, value
     elseif c ~= 58 or d ~= 110 then -- not :null
       local _, v = find(b, "^%s*:%s*{", from)
-      if v then key, value = s, v end
+      if v then key, value, before = s, v, value end
     end
   end
 end
 
--- unfinished says whether the object that begins at p goes on behind the end of b.
-local function unfinished(b, p)
+-- finish returns where the object that begins at p ends, or nil if it goes on behind the end of b. What a string holds does not count.
+local function finish(b, p)
   local depth = 0
   while true do
-    p = find(b, "[{}]", p)
-    if not p then return true end
-    depth = depth + (byte(b, p) == 123 and 1 or -1)
-    if depth == 0 then return false end
+    p = find(b, '["{}]', p)
+    if not p then return nil end
+    local c = byte(b, p)
+    if c == 34 then
+      repeat
+        p = find(b, '["\\]', p + 1)
+        if not p then return nil end
+        c = byte(b, p)
+        if c == 92 then p = p + 1 end
+      until c == 34
+    else
+      depth = depth + (c == 123 and 1 or -1)
+      if depth == 0 then return p end
+    end
     p = p + 1
   end
 end
 
-local function keep(handle, b, value)
-  handle:streamInfo():dynamicMetadata():set("weir.usage", "last", sub(b, value, value + KEEP))
+-- keep keeps the object that begins at value; if that is cut, the one before, or what was kept before. It returns whether a whole one is kept now.
+local function keep(handle, b, value, before, whole)
+  local last = finish(b, value)
+  last = last and last - value < KEEP and last
+  if not last and before then
+    local end_before = finish(b, before)
+    if end_before and end_before < value then value, last = before, end_before end
+  end
+  if last or not whole then
+    handle:streamInfo():dynamicMetadata():set("weir.usage", "last", sub(b, value, last or value + KEEP - 1))
+  end
+  return last and true or whole
 end
 
 -- tap watches chunks that pass unchanged.
 local function tap(handle)
-  local tail = ""
+  local tail, whole = "", false
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
       local b = chunk:getBytes(0, n)
       if tail ~= "" then b = tail .. b end
-      local key, value = usage(b)
+      local key, value, before = usage(b)
       if value then
-        keep(handle, b, value)
-        if #b - key < KEEP and unfinished(b, value) then
+        whole = keep(handle, b, value, before, whole)
+        if #b - key < KEEP and not finish(b, value) then
           tail = sub(b, key)
         else
           tail = sub(b, -KEY)
@@ -77,16 +99,17 @@ local function tap(handle)
   end
 end
 
--- undecided says whether an unfinished line may yet become the usage chunk. A line that is none is never held: what an
+-- may_be says whether a line, or the beginning of one, may be the usage chunk. A line that is none is never held: what an
 -- unlucky provider sends as its last words without a line's end must not be lost.
-local function undecided(line)
-  if #line < 7 then return sub("data: {", 1, #line) == line end
-  return find(line, "^data: ?{") and #line < HOLD and not find(line, '"choices":[{', 1, true)
+local function may_be(line)
+  if #line < 7 then return sub("data: {", 1, #line) == line or sub("data:{", 1, #line) == line end
+  return find(line, "^data: ?{") and not find(line, '"choices":[{', 1, true)
 end
 
 -- strip watches chunks too, and takes the usage chunk out, with the blank line behind it.
 local function strip(handle)
-  local held, blank = "", false -- blank: the line after the one that was taken out
+  local held, whole = "", false
+  local blank, middle = false, false -- what comes is behind the line that was taken out, or within one that was let on
   for chunk in handle:bodyChunks() do
     local n = chunk:length()
     if n > 0 then
@@ -97,6 +120,7 @@ local function strip(handle)
           chunk:setBytes(b)
           held = ""
         end
+        middle = false
       else
         local out, from = {}, 1
         held = ""
@@ -104,16 +128,22 @@ local function strip(handle)
           local e = find(b, "\n", from, true)
           local line = sub(b, from, e or #b)
           from = from + #line
-          if not e and not blank and undecided(line) then
-            held = line
+          if middle then
+            middle = not e
+            local _, value, before = usage(line)
+            if value then whole = keep(handle, line, value, before, whole) end
+            out[#out + 1] = line
           elseif blank and (line == "\n" or line == "\r\n" or line == "\r") then
             blank = line == "\r"
-          else
+          elseif not e and #line < HOLD and may_be(line) then
             blank = false
-            local _, value = usage(line)
+            held = line
+          else
+            blank, middle = false, not e
+            local _, value, before = usage(line)
             if value then
-              keep(handle, line, value)
-              blank = find(line, '"choices"%s*:%s*%[%s*%]') ~= nil
+              whole = keep(handle, line, value, before, whole)
+              blank = #line <= HOLD and may_be(line) and find(line, '"choices"%s*:%s*%[%s*%]') ~= nil
             end
             if not blank then out[#out + 1] = line end
           end
@@ -122,6 +152,8 @@ local function strip(handle)
       end
     end
   end
+  local _, value, before = usage(held) -- a provider that ends without a line's end; its last words cannot be sent from here
+  if value then keep(handle, held, value, before, whole) end
 end
 
 -- uuid7 names answers that Envoy gives by itself when no processor could.
@@ -150,8 +182,8 @@ function envoy_on_response(handle)
     return
   end
   headers:replace("x-weir-exchange-id", meta.id)
-  if meta.inform then
-    for name, value in pairs(meta.inform) do headers:replace(name, value) end
+  if meta.headers then
+    for name, value in string.gmatch(meta.headers, "([^:\n]+): ([^\n]*)\n") do headers:replace(name, value) end
   end
   local status = headers:get(":status")
   if status == "200" then

@@ -99,6 +99,10 @@ generate: ## rewrite what is made from code: golden files and docs/cli.md
 	@for dir in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' envoy extproc internal plugins policy usage | xargs -n 1 dirname | sort -u); do \
 		(set -x; go test "./$$dir" -update) || exit 1; done
 
+.PHONY: native
+native: ## build the native tap anew from its C sources: envoy/native/built
+	go test ./envoy/native -run '^TestModulesAreBuiltFromTheirSources$$' -count=1 -build
+
 .PHONY: lint
 lint: ## formatting, golangci-lint, layering
 	$(GOLANGCI_LINT) run ./...

@@ -23,7 +23,8 @@ var layers = map[string]layer{
 	"usage":                         {[]string{"policy", "usage/journal"}, "it reads a file and writes to a Book; who writes the one and keeps the other is not its business"},
 	"policy/budget":                 {[]string{"policy"}, "it keeps leases; who keeps the budgets, and who tells of ends, is not its business"},
 	"extproc":                       {[]string{"policy"}, "it translates between Envoy and the engine, and decides nothing"},
-	"envoy":                         {[]string{"policy", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"envoy":                         {[]string{"policy", "envoy/native", "internal/child", "internal/wheel"}, "it makes configuration of channels; who decides and who keeps them is not its business"},
+	"envoy/native":                  {nil, "it holds what was built; who loads it is not its business"},
 	"usage/journal":                 {nil, "it keeps tickets, whatever is in them, and knows nothing of who admits and who settles"},
 	"plugins/abi":                   {nil, "it is a format, whoever speaks it"},
 	"plugins/host":                  {[]string{"plugins/abi", "plugins/meter", "plugins/pii"}, "it runs plugins and says what they said; who asks them, and what becomes of a verdict, is policy's and extproc's business"},
@@ -154,7 +155,7 @@ type library struct {
 // libraries has every module that this repository uses itself; docs/adr/0006-choose-dependencies.md says why it does.
 var libraries = map[string]library{
 	"github.com/envoyproxy/go-control-plane":   {[]string{"envoy", "extproc", "internal/app", "internal/mesh", "test/*"}, "Envoy's types end where Envoy is spoken to"},
-	"github.com/tetratelabs/wazero":            {[]string{"plugins/host", "plugins/meter"}, "guests are run by the host of plugins; the meter's tests run them with and without meters"},
+	"github.com/tetratelabs/wazero":            {[]string{"plugins/host", "plugins/meter", "envoy/native"}, "guests are run by the host of plugins; the meter's tests run them with and without meters, and the native tap's run it where a byte read too far is seen"},
 	"google.golang.org/grpc":                   {[]string{"envoy", "extproc", "internal/app", "test/*"}, "only Envoy is spoken to by gRPC"},
 	"google.golang.org/protobuf":               {[]string{"envoy", "extproc", "internal/mesh", "test/*"}, "only Envoy is spoken to in protobuf"},
 	"github.com/jackc/pgx/v5":                  {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},

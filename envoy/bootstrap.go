@@ -28,6 +28,7 @@ const (
 	metadataAdmin     = "admin"      // where its admin interface is, as the processor reaches it
 	metadataInstance  = "instance"   // tells two Envoys of one name apart
 	metadataAccessLog = "access_log" // how it tells of exchanges
+	metadataTap       = "tap_module" // where its native tap is, as it sees the file system; without it, it is given the one in Lua
 )
 
 // BootstrapOptions says what an Envoy must know before it can ask.
@@ -42,6 +43,8 @@ type BootstrapOptions struct {
 	// Instance tells two Envoys apart that were given one name by mistake. It should be another for each bootstrap.
 	Instance string
 	Limits   Limits
+	// TapModule is the native tap from [WriteTap]; empty means the one in Lua.
+	TapModule string
 }
 
 // Bootstrap makes an Envoy's start-up configuration, as JSON.
@@ -72,6 +75,9 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 			return nil, err
 		}
 		fields[metadataAccessLog] = string(o.AccessLog)
+	}
+	if o.TapModule != "" {
+		fields[metadataTap] = o.TapModule
 	}
 	about, err := structpb.NewStruct(fields)
 	if err != nil {

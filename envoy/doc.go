@@ -4,14 +4,14 @@
 //
 // [Resources] is a pure function from a [Gateway] and its [Channel]s to xDS resources; its output is golden-tested and checked
 // by the real Envoy. [Server] serves those resources by ADS. [Bootstrap] is the little that Envoy must know before: where the
-// processor is. [LogServer] takes the lines of Envoys that cannot write them to a disk of the processor. [Find] and [Run] bring Envoy itself.
+// processor is. [WriteTap] says whether an Envoy can have the native tap. [LogServer] takes the lines of Envoys that cannot write them to a disk of the processor. [Find] and [Run] bring Envoy itself.
 //
 // # What Envoy is told
 //
 //	listener ─ connection manager
 //	    early header mutation   what a client may not say (x-weir-*, x-envoy-*, hop-by-hop) is gone before anything looks
 //	    ext_proc                headers and the buffered body go to the processor, which decides and closes the stream
-//	    lua (tap.lua)           keeps the last usage object of a response, adds x-weir-exchange-id
+//	    tap                     native, or tap.lua: keeps the last usage object of a response, adds x-weir-exchange-id
 //	    router                  priority_group: the first attempt goes to the first channel that the processor named, each
 //	                            retry to the next; without the processor's word every request ends in an empty cluster
 //	cluster per channel         DNS, TLS, pool; its own credential from SDS; upstream.lua sets path and model name

@@ -35,6 +35,9 @@ type Gateway struct {
 	PolicyHeaders []string
 
 	Edge Edge // what clients meet before HTTP
+
+	// TapModule is the native tap from [WriteTap], as Envoy sees the file system; empty means the one in Lua.
+	TapModule string
 }
 
 // Channel is an upstream account as Envoy must know it.

@@ -3,7 +3,6 @@
 package envoy
 
 import (
-	_ "embed"
 	"fmt"
 	"net"
 	"strconv"
@@ -14,7 +13,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -24,9 +22,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
-
-//go:embed lua/tap.lua
-var tapLua string
 
 // ListenerName is the name of the gateway's listener.
 const ListenerName = "weir"
@@ -212,7 +207,7 @@ func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
 	}
 	return httpFilters([]namedFilter{
 		{"envoy.filters.http.ext_proc", decide(g)},
-		{"envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: inline(tapLua)}},
+		g.tap(),
 		{"envoy.filters.http.router", &routerv3.Router{
 			SuppressEnvoyHeaders: true,
 			UpstreamLog:          []*accesslogv3.AccessLog{attempts},

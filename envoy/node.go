@@ -20,8 +20,10 @@ type Node struct {
 	ID        string    // its name
 	Admin     string    // host:port of its admin interface; empty when it did not say
 	AccessLog AccessLog // how it tells of exchanges
+	Tap       Tap       // what looks at its responses
 
-	instance string
+	instance  string
+	tapModule string // where the native tap is; empty for the one in Lua
 }
 
 var nodePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
@@ -50,6 +52,10 @@ func nodeOf(n *corev3.Node, usual AccessLog) (Node, error) {
 	node := Node{
 		ID: n.GetId(), Admin: about[metadataAdmin].GetStringValue(), instance: about[metadataInstance].GetStringValue(),
 		AccessLog: cmp.Or(AccessLog(about[metadataAccessLog].GetStringValue()), usual, AccessLogFile),
+		Tap:       TapLua, tapModule: about[metadataTap].GetStringValue(),
+	}
+	if node.tapModule != "" {
+		node.Tap = TapNative
 	}
 	return node, errors.Join(CheckNode(node.ID), node.AccessLog.Check())
 }

@@ -70,7 +70,7 @@ func (s *secretServer) nodes() []Node {
 	slices.Sort(names)
 	var out []Node
 	for _, name := range slices.Compact(names) {
-		out = append(out, Node{ID: name, AccessLog: AccessLogGRPC})
+		out = append(out, Node{ID: name, AccessLog: AccessLogGRPC, Tap: TapLua})
 	}
 	return out
 }

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for its access log.
+// Server serves the configuration to every Envoy that asks, by delta ADS. Each gets the same, but for its access log and its tap.
 type Server struct {
 	log        *slog.Logger
 	cache      cachev3.SnapshotCache
@@ -127,7 +127,7 @@ func (s *Server) Bare(ctx context.Context) error {
 // publishLocked publishes what was set last for one Envoy.
 func (s *Server) publishLocked(ctx context.Context, node Node) error {
 	g := s.gateway
-	g.AccessLog, g.LogFile = node.AccessLog, LogFile(g.LogFile, node.ID)
+	g.AccessLog, g.LogFile, g.TapModule = node.AccessLog, LogFile(g.LogFile, node.ID), node.tapModule
 	set, err := Resources(g, s.channels)
 	if set == nil {
 		return err // what is wrong with single channels was said when they were set
@@ -234,7 +234,7 @@ func (s *Server) welcomeLocked(ctx context.Context, c *connection, r *discoveryv
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	c.node, c.fresh = node, len(r.GetInitialResourceVersions()) == 0
-	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog))
+	s.log.Info("envoy connected", "node", node.ID, "access_log", string(node.AccessLog), "tap", string(node.Tap))
 	s.connecting(node)
 	if _, err := s.cache.GetSnapshot(node.ID); err == nil || !s.set && (!s.bare || !c.fresh) {
 		return nil

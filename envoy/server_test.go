@@ -160,6 +160,32 @@ func TestEachEnvoyIsToldToLogAsItSays(t *testing.T) {
 	}
 }
 
+func TestAnEnvoyIsGivenTheTapThatItHas(t *testing.T) {
+	const native, lua = "/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter", "/envoy.extensions.filters.http.lua.v3.Lua"
+	s := NewServer(testGateway(), slog.New(slog.DiscardHandler))
+	client := serve(t, s)
+	if err := s.Set(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		node, module, want, not string
+		tap                     Tap
+	}{
+		{"ours", "/var/lib/weir/tap-1.so", native, lua, TapNative},
+		{"other", "", lua, native, TapLua},
+	} {
+		_, l, err := listen(t.Context(), t, client, node(t, BootstrapOptions{Socket: "s", Admin: "127.0.0.1:1", Node: c.node, TapModule: c.module}))
+		if err != nil || !strings.Contains(l, c.want) || strings.Contains(l, c.not) || !strings.Contains(l, c.module) {
+			t.Errorf("%s: got %v, want %s with %q", c.node, err, c.want, c.module)
+		}
+		for _, e := range s.Status().Envoys {
+			if e.ID == c.node && e.Tap != c.tap {
+				t.Errorf("%s: got %s, want %s", c.node, e.Tap, c.tap)
+			}
+		}
+	}
+}
+
 func TestBootstrapRefusesWhatCannotBeReached(t *testing.T) {
 	for _, o := range []BootstrapOptions{
 		{Processor: "weir.internal", Admin: "127.0.0.1:1"},

@@ -149,7 +149,7 @@ func (d *dev) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options, err := envoyOptions(ctx, d.cfg)
+	options, err := envoyOptions(ctx, d.cfg, d.Log)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 // Envoy runs one Envoy until ctx ends; then it takes no more connections, and exchanges in flight may go on for as long as envoy.drain says.
 func Envoy(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	raiseFileLimit(cfg.Envoy.MaxConnections, log)
-	run, err := envoyOptions(ctx, cfg)
+	run, err := envoyOptions(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func Envoy(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 }
 
 // envoyOptions finds or fetches Envoy and makes what it is started with.
-func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, error) {
+func envoyOptions(ctx context.Context, cfg config.Config, log *slog.Logger) (envoy.RunOptions, error) {
 	for _, dir := range []string{cfg.StateDir, cfg.Envoy.LogDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return envoy.RunOptions{}, fmt.Errorf("make folder: %w", err)
@@ -43,10 +43,15 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
+	module, err := tapModule(ctx, cfg, binary, log)
+	if err != nil {
+		return envoy.RunOptions{}, err
+	}
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
 		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
 		Instance: uuid.NewString(), AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog),
-		Limits: envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes},
+		Limits:    envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes},
+		TapModule: module,
 	})
 	if err != nil {
 		return envoy.RunOptions{}, err
@@ -55,6 +60,22 @@ func envoyOptions(ctx context.Context, cfg config.Config) (envoy.RunOptions, err
 		Binary: binary, Bootstrap: boot, Dir: cfg.StateDir, Node: cfg.Envoy.Node, Admin: cfg.Envoy.Admin,
 		AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog), Concurrency: cfg.Envoy.Concurrency, Log: io.Discard,
 	}, nil
+}
+
+// tapModule writes the native tap for an Envoy, if envoy.tap wants one and it can be had; empty means the tap in Lua.
+func tapModule(ctx context.Context, cfg config.Config, binary string, log *slog.Logger) (string, error) {
+	if cfg.Envoy.Tap == config.TapLua {
+		return "", nil
+	}
+	module, err := envoy.WriteTap(ctx, binary, cfg.StateDir)
+	switch {
+	case err == nil:
+		return module, nil
+	case ctx.Err() != nil || cfg.Envoy.Tap == config.TapNative:
+		return "", fmt.Errorf("envoy.tap is %s: %w", cfg.Envoy.Tap, err)
+	}
+	log.Info("responses are tapped by Lua, at a higher cost", "why", err)
+	return "", nil
 }
 
 // filesPerConnection is one for the client and one for the provider.

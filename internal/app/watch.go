@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -109,7 +110,7 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 		p.databaseCheck(ctx),
 		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
 			fmt.Sprintf("revision %d is in force", p.state.seen.revision.Load()), "wait, or see the database check"),
-		check("envoy", p.envoyState(ctx), "serves", "start Envoy with: weir envoy --config weir.yaml"),
+		check("envoy", p.envoyState(ctx), "serves"+p.taps(), "start Envoy with: weir envoy --config weir.yaml"),
 		check("usage log", nilUnless(p.spool.Denial() != nil, "has no room; requests are refused"), "has room",
 			"see the metrics weir_usage_log_free_bytes and weir_usage_unshipped_bytes, and the journal of the processor"),
 		p.pluginState(),
@@ -157,6 +158,24 @@ func (p *processor) envoyState(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// taps names what looks at responses in the Envoys that are connected.
+func (p *processor) taps() string {
+	seen := map[envoy.Tap]int{}
+	for _, e := range p.xds.Status().Envoys {
+		seen[e.Tap]++
+	}
+	var words []string
+	for _, tap := range []envoy.Tap{envoy.TapNative, envoy.TapLua} {
+		if seen[tap] > 0 {
+			words = append(words, string(tap))
+		}
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "; tap: " + strings.Join(words, ", ")
 }
 
 func nilUnless(bad bool, detail string) error {

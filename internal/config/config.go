@@ -81,11 +81,22 @@ const (
 	LogGRPC AccessLog = "grpc" // by messages
 )
 
+// Tap is what looks at responses as they pass through Envoy.
+type Tap string
+
+// The values of envoy.tap.
+const (
+	TapAuto   Tap = "auto"   // the native one where it can be had
+	TapNative Tap = "native" // a module of Envoy
+	TapLua    Tap = "lua"    // a script
+)
+
 // Envoy says how Envoy is run and reached.
 type Envoy struct {
 	Admin       string    `yaml:"admin"`       // host:port of Envoy's own admin interface
 	Processor   string    `yaml:"processor"`   // host:port of the processor's processor.listen; empty means its socket
 	AccessLog   AccessLog `yaml:"access_log"`  // how Envoy tells of exchanges
+	Tap         Tap       `yaml:"tap"`         // what looks at responses
 	LogDir      string    `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
 	Path        string    `yaml:"path"`        // the binary; empty means that it is looked for
 	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
@@ -211,7 +222,7 @@ func Default() Config {
 			Total:           time.Hour,
 		},
 		Processor: Processor{Drain: time.Second},
-		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
+		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, Tap: TapAuto, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
 		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{

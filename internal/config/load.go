@@ -147,13 +147,22 @@ func (d *decoder) complain(n ast.Node, key, text string) {
 	}
 }
 
-// oneOf sets a field to one of two words, or says that it must be one.
-func oneOf[T ~string](text string, to *T, a, b T) string {
-	if v := T(text); v == a || v == b {
-		*to = v
-		return ""
+// oneOf sets a field to one of the words, or says that it must be one.
+func oneOf[T ~string](text string, to *T, first T, more ...T) string {
+	list := string(first)
+	for i, w := range append([]T{first}, more...) {
+		if T(text) == w {
+			*to = w
+			return ""
+		}
+		switch {
+		case i == len(more) && i > 0:
+			list += " or " + string(w)
+		case i > 0:
+			list += ", " + string(w)
+		}
 	}
-	return fmt.Sprintf("must be %s or %s", a, b)
+	return "must be " + list
 }
 
 // section decodes a mapping into a struct.
@@ -213,6 +222,8 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		d.complain(n, key, oneOf(text, p, Async, Fsync))
 	case *AccessLog:
 		d.complain(n, key, oneOf(text, p, LogFile, LogGRPC))
+	case *Tap:
+		d.complain(n, key, oneOf(text, p, TapAuto, TapNative, TapLua))
 	case *CutOff:
 		d.complain(n, key, oneOf(text, p, GoOn, Refuse))
 	case *Unpriced:

@@ -108,6 +108,9 @@ func (c Config) Validate() error {
 	if c.Envoy.AccessLog != LogFile && c.Envoy.AccessLog != LogGRPC {
 		v.add("envoy.access_log", "must be %s or %s", LogFile, LogGRPC)
 	}
+	if t := c.Envoy.Tap; t != TapAuto && t != TapNative && t != TapLua {
+		v.add("envoy.tap", "must be %s, %s or %s", TapAuto, TapNative, TapLua)
+	}
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
 	v.envoyLimits(c.Envoy)
 	v.address("admin.listen", c.Admin.Listen)

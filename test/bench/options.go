@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weir-proxy/weir/envoy"
 )
 
 // options are what the flags say.
@@ -39,6 +41,7 @@ type places struct {
 	dir     string // of data and logs
 	port    int    // the first
 	env     string // for Weir's processor
+	tap     string // of Weir's Envoy
 	profile string // folder; empty: no profiles
 	json    string // file; empty: none
 	docs    string // file; empty: none
@@ -69,11 +72,15 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.dir, "dir", ".weir/bench", "folder for data and logs, which is removed first. It should be on a disk, since Postgres writes there")
 	f.IntVar(&o.port, "port", 13000, fmt.Sprintf("first of %d ports", ports))
 	f.StringVar(&o.env, "env", "", "variables for the environment of Weir's processor, as in 'GOGC=400 GOMAXPROCS=1'")
+	f.StringVar(&o.tap, "tap", string(envoy.TapNative), "what taps responses in Weir's Envoy: native or lua")
 	f.StringVar(&o.profile, "profile", "", "folder for profiles of the processor under each load, taken after everything is measured")
 	f.StringVar(&o.json, "json", "", "file for all figures of all rounds")
 	f.StringVar(&o.docs, "docs", "", "file whose text between "+docsBegin+" and "+docsEnd+" the report replaces")
 	if err := f.Parse(args); err != nil {
 		return o, err
+	}
+	if o.tap != string(envoy.TapNative) && o.tap != string(envoy.TapLua) {
+		return o, fmt.Errorf("-tap %s is neither %s nor %s", o.tap, envoy.TapNative, envoy.TapLua)
 	}
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))

@@ -170,6 +170,14 @@ func (s *site) startEnvoy(ctx context.Context, name string, bootstrap []byte, ad
 	return pid, await(ctx, name, func() error { return envoy.Ready(ctx, admin) })
 }
 
+// tapModule writes the native tap for Weir's Envoy, unless the one in Lua is to be measured.
+func (s *site) tapModule(ctx context.Context) (string, error) {
+	if s.tap == string(envoy.TapLua) {
+		return "", nil
+	}
+	return envoy.WriteTap(ctx, s.envoy, s.path("weir"))
+}
+
 // startTimeout bounds how long a part may take to be ready.
 const startTimeout = time.Minute
 

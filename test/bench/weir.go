@@ -52,7 +52,13 @@ func (s *site) startWeir(ctx context.Context) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{Socket: s.path("weir", "weir.sock"), Admin: s.address(portWeirEnvoy)})
+	module, err := s.tapModule(ctx)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
+		Socket: s.path("weir", "weir.sock"), Admin: s.address(portWeirEnvoy), TapModule: module,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,11 @@ func TestAnExchangeIsARowWithTheProvidersCounts(t *testing.T) {
 // The usage chunk is taken out for clients that did not ask for it, however the provider's bytes are cut into reads; everything else
 // arrives as it was sent, and the counts are exact.
 func TestTheUsageChunkReachesOnlyWhoAskedForIt(t *testing.T) {
-	w := newWorld(t, rig.Options{})
+	underBothTaps(t, theUsageChunkReachesOnlyWhoAskedForIt)
+}
+
+func theUsageChunkReachesOnlyWhoAskedForIt(t *testing.T, w *world) {
+	t.Helper()
 	asked := strings.Replace(helloStream, `"stream":true`, `"stream":true,"stream_options":{"include_usage":true}`, 1)
 	whole := w.post(t, "/v1/chat/completions", asked, "x-fake-tokens", "5")
 	want := events(t, whole.body)
@@ -99,7 +103,11 @@ func normal(events []string) []string {
 
 // Providers say usage in other places too: on the last chunk with content, which nobody may take out.
 func TestUsageOnAContentChunkIsKeptAndCounted(t *testing.T) {
-	w := newWorld(t, rig.Options{})
+	underBothTaps(t, usageOnAContentChunkIsKeptAndCounted)
+}
+
+func usageOnAContentChunkIsKeptAndCounted(t *testing.T, w *world) {
+	t.Helper()
 	a := w.post(t, "/v1/chat/completions", helloStream, "x-fake-tokens", "4", "x-fake-usage-last", "content")
 	if !strings.Contains(a.body, `"usage":{`) {
 		t.Errorf("the chunk with content and usage is gone: %s", a.body)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/fake"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/test/rig"
@@ -45,14 +46,26 @@ func newWorld(t *testing.T, o rig.Options) *world {
 	return w
 }
 
+// underBothTaps runs a test on a gateway with each of the taps.
+func underBothTaps(t *testing.T, f func(*testing.T, *world)) {
+	t.Helper()
+	for _, tap := range []envoy.Tap{envoy.TapNative, envoy.TapLua} {
+		t.Run(string(tap), func(t *testing.T) { f(t, newWorld(t, rig.Options{Tap: tap})) })
+	}
+}
+
 // clean checks, at the end of a test, what must hold whatever the test did: no filter went wrong, and the processor's log tells nothing
 // that is nobody's business.
 func (w *world) clean(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{
-		"http.weir.lua.errors", "http.weir.ext_proc.spurious_msgs_received", "http.weir.ext_proc.rejected_header_mutations",
+	names := []string{
+		"http.weir.ext_proc.spurious_msgs_received", "http.weir.ext_proc.rejected_header_mutations",
 		"http.weir.ext_proc.message_timeouts", "http.weir.ext_proc.clear_route_cache_ignored",
-	} {
+	}
+	if w.Tap == envoy.TapLua {
+		names = append(names, "http.weir.lua.errors")
+	}
+	for _, name := range names {
 		if n := w.Stat(name); n != 0 {
 			t.Errorf("envoy counts %s: %d, want 0", name, n)
 		}

@@ -143,7 +143,11 @@ func TestAStreamThatIsCutIsNotTriedAgain(t *testing.T) {
 
 // Only the operator can mend a channel's credential; the client's own key is fine and must not be said to be wrong.
 func TestAProvidersRefusalOfTheChannelsKeyIsNotTheClients(t *testing.T) {
-	w := newWorld(t, rig.Options{})
+	underBothTaps(t, aProvidersRefusalOfTheChannelsKeyIsNotTheClients)
+}
+
+func aProvidersRefusalOfTheChannelsKeyIsNotTheClients(t *testing.T, w *world) {
+	t.Helper()
 	w.provider.Force(fake.Behavior{Status: 401})
 	a := w.post(t, "/v1/chat/completions", hello)
 	if f := a.refusal(t); a.status != http.StatusBadGateway || f.Code != "upstream_auth_failed" {
@@ -155,8 +159,10 @@ func TestAProvidersRefusalOfTheChannelsKeyIsNotTheClients(t *testing.T) {
 }
 
 // A request whose channels cannot be reached at all is admitted, so it is a row; but nobody took it.
-func TestNobodyTookIt(t *testing.T) {
-	w := newWorld(t, rig.Options{})
+func TestNobodyTookIt(t *testing.T) { underBothTaps(t, nobodyTookIt) }
+
+func nobodyTookIt(t *testing.T, w *world) {
+	t.Helper()
 	w.provider.Stop()
 	a := w.post(t, "/v1/chat/completions", hello)
 	if f := a.refusal(t); a.status != 503 || f.Code != "upstream_unavailable" {

@@ -57,6 +57,7 @@ type Options struct {
 
 	EnvoyDrain  time.Duration // how long Envoy's exchanges may go on when it is stopped
 	EnvoyLimits envoy.Limits
+	Tap         envoy.Tap // what Envoys are given; empty means the native tap where it can be had
 }
 
 // Rig is a running gateway without channels or keys.
@@ -65,7 +66,8 @@ type Rig struct {
 	AdminURL   string
 	EnvoyAdmin string // host:port
 	Dir        string
-	LogDir     string // Envoy's access log is there
+	LogDir     string    // Envoy's access log is there
+	Tap        envoy.Tap // what the Envoy that was started last has
 	DSN        string
 	Store      *store.Store // on the gateway's database
 
@@ -235,6 +237,14 @@ func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 	o.Socket, o.Limits = filepath.Join(r.Dir, "weir.sock"), r.o.EnvoyLimits
 	if r.o.Remote {
 		o.Processor, o.AccessLog = r.far(), envoy.AccessLogGRPC
+	}
+	r.Tap = envoy.TapLua
+	if r.o.Tap != envoy.TapLua {
+		if o.TapModule, err = envoy.WriteTap(r.t.Context(), binary, r.Dir); err == nil {
+			r.Tap = envoy.TapNative
+		} else if r.o.Tap == envoy.TapNative {
+			r.t.Skipf("SKIP: no native tap: %v", err)
+		}
 	}
 	boot, err := envoy.Bootstrap(o)
 	if err != nil {

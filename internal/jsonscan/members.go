@@ -11,7 +11,7 @@ func Members(text []byte, object Span) iter.Seq2[Span, Span] {
 		if !object.Found() || object.End > len(text) || text[object.Start] != '{' {
 			return
 		}
-		s := scanner{text: text[:object.End]}
+		s := scanner{text: text[:object.End], valid: true}
 		for i := s.space(object.Start + 1); i < object.End && s.at(i) == '"'; {
 			end := s.name(i)
 			if end < 0 {

@@ -3,11 +3,12 @@
 package jsonscan
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
-	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // scalar reads a value that has no others in it.
@@ -78,6 +79,12 @@ func (s *scanner) digits(i int) int {
 
 // str reads a string from behind its opening quote to behind its closing one.
 func (s *scanner) str(i int) int {
+	if s.valid {
+		if end := stringEnd(s.text, i); end > i && s.text[end-1] == '"' {
+			return end
+		}
+		return s.fail(len(s.text), reasonEnd)
+	}
 	for i >= 0 {
 		i = skipPlain(s.text, i)
 		switch c := s.at(i); {
@@ -201,10 +208,19 @@ func hex4(b []byte, i int) (r rune, bad int) {
 // Unquote returns the string that a JSON string stands for. The value must be one that [Keys.Scan] found valid, with its quotes.
 func Unquote(value []byte) string {
 	raw := value[1 : len(value)-1]
-	if slices.Contains(raw, '\\') {
+	if bytes.IndexByte(raw, '\\') >= 0 {
 		return string(appendUnquoted(make([]byte, 0, len(raw)), raw))
 	}
 	return string(raw)
+}
+
+// View is Unquote without a copy, unless there are escapes: the string lies in value, which must not be altered as long as the string is in use.
+func View(value []byte) string {
+	raw := value[1 : len(value)-1]
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		return string(appendUnquoted(make([]byte, 0, len(raw)), raw))
+	}
+	return unsafe.String(unsafe.SliceData(raw), len(raw))
 }
 
 // appendUnquoted appends what raw, the valid inside of a JSON string, stands for. It never appends more bytes than raw has.

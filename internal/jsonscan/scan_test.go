@@ -252,6 +252,9 @@ func TestUnquoteAgreesWithEncodingJSON(t *testing.T) {
 		if got := Unquote([]byte(v)); got != want {
 			t.Errorf("Unquote(%s) = %q, want %q", v, got, want)
 		}
+		if got := View([]byte(v)); got != want {
+			t.Errorf("View(%s) = %q, want %q", v, got, want)
+		}
 	}
 }
 
@@ -307,6 +310,27 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+// Whatever Scan finds in a valid text Find finds too, and it ends on any other.
+func FuzzFind(f *testing.F) {
+	for _, s := range []string{`{"model":"a\"b","stream":[{"x":"\\"}],"stream_options":{"model":""}}`, `{"`, `{"a\"`, `{"model":"`, `{"model":"a`, `{"":""}`, `{"model":1,"model":2}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var want, got Object
+		scanned, found := testKeys.Scan(text, &want), testKeys.Find(text, &got)
+		var e *Error
+		if scanned != nil && (!errors.As(scanned, &e) || e.Key == "") {
+			return
+		}
+		if diff := cmp.Diff(scanned, found); diff != "" {
+			t.Fatalf("%q: (-Scan +Find)\n%s", text, diff)
+		}
+		if scanned == nil && got != want {
+			t.Fatalf("%q: Find %v, Scan %v", text, got, want)
+		}
+	})
+}
+
 // The fuzzer seldom makes large valid texts: these are made at random, then damaged by a byte.
 func TestScanAgreesWithEncodingJSONOnRandomTexts(t *testing.T) {
 	t.Parallel()
@@ -315,6 +339,10 @@ func TestScanAgreesWithEncodingJSONOnRandomTexts(t *testing.T) {
 		text := []byte(randomObject(rng, 0))
 		if _, err := scan(t, string(text)); err != nil {
 			t.Fatalf("refused: %v: %s", err, text)
+		}
+		var scanned, found Object
+		if err := errors.Join(testKeys.Scan(text, &scanned), testKeys.Find(text, &found)); err != nil || scanned != found {
+			t.Fatalf("Scan %v, Find %v, %v: %s", scanned, found, err, text)
 		}
 		text[rng.IntN(len(text))] = byte(rng.IntN(256))
 		var o Object

@@ -15,7 +15,7 @@ func Elements(text []byte, array Span) iter.Seq[Span] {
 		if !array.Found() || array.End > len(text) || text[array.Start] != '[' {
 			return
 		}
-		s := scanner{text: text[:array.End]}
+		s := scanner{text: text[:array.End], valid: true}
 		for i := s.space(array.Start + 1); i < array.End && s.at(i) != ']'; {
 			end := s.value(i)
 			if end < 0 || !yield(Span{i, end}) {

@@ -69,7 +69,7 @@ func (p *Prompt) members(keys *jsonscan.Keys, param string, at jsonscan.Span) ([
 		return [jsonscan.MaxKeys]jsonscan.Span{}, &Error{Param: param, Reason: "Invalid type for '" + param + "': expected an object."}
 	}
 	var o jsonscan.Object
-	if err := keys.Scan(at.Of(p.body), &o); err != nil {
+	if err := keys.Find(at.Of(p.body), &o); err != nil {
 		return o.Values, malformed(param, err)
 	}
 	for i := range o.Values {

@@ -71,8 +71,8 @@ var (
 	predictionKeys = jsonscan.NewKeys("content")
 )
 
-// Read reads a body that [policy.Exchange] would accept: one JSON object, valid as a whole. Every error is an [*Error]. It makes a copy of
-// the texts and keeps a reference to body.
+// Read reads a body that [policy.Exchange] would accept: one JSON object, valid as a whole. Every error is an [*Error]. The texts
+// lie in body as long as they have no escapes: it must not be altered.
 func Read(op policy.Operation, body []byte) (*Prompt, error) {
 	p := &Prompt{body: body, op: op}
 	var keys *jsonscan.Keys
@@ -115,7 +115,7 @@ func (p *Prompt) readChat(v []jsonscan.Span) error {
 	}
 	if at := v[4]; p.is(at, '{') {
 		var o jsonscan.Object
-		if err := predictionKeys.Scan(at.Of(p.body), &o); err != nil {
+		if err := predictionKeys.Find(at.Of(p.body), &o); err != nil {
 			return malformed("prediction", err)
 		}
 		m := abi.Message{Role: roleAssistant}
@@ -190,7 +190,7 @@ func (p *Prompt) add(at jsonscan.Span, m abi.Message) {
 // text takes the JSON string at a place in.
 func (p *Prompt) text(at jsonscan.Span) abi.Text {
 	p.texts = append(p.texts, at)
-	return abi.Text{ID: int64(len(p.texts)), Text: jsonscan.Unquote(at.Of(p.body))}
+	return abi.Text{ID: int64(len(p.texts)), Text: jsonscan.View(at.Of(p.body))}
 }
 
 // is reports whether there is a value, and it begins with c.

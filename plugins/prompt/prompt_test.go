@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -230,6 +231,13 @@ func FuzzPrompt(f *testing.F) {
 			p, err := Read(op, []byte(body))
 			if err != nil || !p.model.Found() {
 				continue
+			}
+			for _, m := range p.Messages {
+				for _, x := range m.Texts {
+					if !utf8.ValidString(x.Text) {
+						t.Fatalf("%q is handed in as a text", x.Text)
+					}
+				}
 			}
 			v := &abi.Verdict{Model: "other", MaxOutput: n & 0xFFFF, Inserts: []abi.Insert{{Before: n & 3 % int64(len(p.Messages)+1), Role: "user", Text: with}}}
 			for i := range p.Texts() {

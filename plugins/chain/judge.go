@@ -31,6 +31,7 @@ func (j *judge) Watches() bool {
 // review is a request on its way along the chain.
 type review struct {
 	question *policy.Question
+	id       string // of the exchange
 	prompt   *prompt.Prompt
 	body     []byte
 	model    string
@@ -44,7 +45,7 @@ func (j *judge) Request(q *policy.Question) (*policy.Ruling, *policy.Denial) {
 	if !slices.ContainsFunc(j.steps, func(s *step) bool { return s.request || s.Filter != nil }) {
 		return nil, nil
 	}
-	r := &review{question: q, model: q.Model}
+	r := &review{question: q, id: q.Exchange.String(), model: q.Model}
 	if denial := j.read(r, q.Body); denial != nil {
 		return nil, denial
 	}
@@ -87,7 +88,7 @@ func (j *judge) ask(r *review, i int) *policy.Denial {
 	s := j.steps[i]
 	result := s.Plugin.Request(context.Background(), j.exchange(r, i), s.Mode)
 	s.metrics.note(&result)
-	j.table.report(r.question.Exchange.String(), result.Failure)
+	j.table.report(r.id, result.Failure)
 	return j.follow(r, i, result.Verdict)
 }
 
@@ -125,7 +126,7 @@ func (j *judge) tokens(r *review) int64 {
 func (j *judge) exchange(r *review, i int) *abi.Exchange {
 	q, s := r.question, j.steps[i]
 	x := &abi.Exchange{
-		ID:     q.Exchange.String(),
+		ID:     r.id,
 		Caller: caller(q),
 		Asked: abi.Asked{
 			Operation: string(q.Operation), Model: r.model, Stream: q.Stream, MaxOutput: r.prompt.MaxOutput, Choices: r.prompt.Choices,

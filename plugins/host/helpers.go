@@ -87,7 +87,7 @@ func (h *Host) offer(ctx context.Context) error {
 	}
 	_, err := h.runtime.NewHostModuleBuilder(meter.ImportModule).NewFunctionBuilder().
 		WithGoFunction(api.GoFunc(func(ctx context.Context, stack []uint64) {
-			stack[0] = uint64(instanceOf(ctx).call.refuel(int64(stack[0]), h.clock))
+			stack[0] = uint64(instanceOf(ctx).refuel(int64(stack[0])))
 		}), []byte(typeI64), []byte(typeI64)).Export(meter.ImportRefuel).Instantiate(ctx)
 	if err != nil {
 		return fmt.Errorf("offer fuel: %w", err)

@@ -138,7 +138,7 @@ func TestCountersAreOfOneTenantAndOnePluginAndFew(t *testing.T) {
 
 func TestLogsAreCut(t *testing.T) {
 	t.Parallel()
-	l := logs{limits: Limits{LogBytes: 100, LogLines: 3}}
+	l := logs{limits: &Limits{LogBytes: 100, LogLines: 3}}
 	for _, n := range []int{50, 60, 40, 5, 5, 5} {
 		l.add(9, []byte(strings.Repeat("x", n)))
 	}

@@ -30,6 +30,7 @@ type instance struct {
 	slots       [4]uint64 // arguments and results
 
 	call  call // the one that is under way
+	logs  logs // of it
 	owner any  // of a [Instance]
 }
 
@@ -102,7 +103,8 @@ func (i *instance) prepare(done <-chan struct{}) error {
 // start runs everything that comes before the first hook.
 func (i *instance) start(limit time.Duration, done <-chan struct{}) error {
 	p := i.plugin
-	i.call = call{left: p.limits.FuelToStart, budget: p.limits.FuelToStart, now: p.loaded, done: done, log: &logs{limits: p.limits}}
+	i.call = call{left: p.limits.FuelToStart, budget: p.limits.FuelToStart, now: p.loaded, done: done, log: &i.logs}
+	i.logs = logs{limits: &p.limits}
 	i.call.until = p.host.clock().Add(limit)
 	i.owner = p.abi.Owner
 	defer func() { p.host.report(p.source.Name, i.call.log) }()
@@ -195,7 +197,7 @@ func (i *instance) reset() bool {
 		return false
 	}
 	i.restoreGlobals()
-	i.call = call{}
+	i.call, i.logs = call{}, logs{}
 	return true
 }
 

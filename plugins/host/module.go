@@ -155,9 +155,8 @@ type Budget struct {
 // Begin opens a call: what is invoked until [Instance.End] shares one budget.
 func (g *Instance) Begin(b Budget) {
 	now := g.plugin.host.clock()
-	g.call = call{
-		budget: b.Fuel, left: b.Fuel, until: now.Add(b.Time), now: now, tenant: g.tenant, random: b.Random, log: &logs{limits: g.plugin.limits},
-	}
+	g.logs = logs{limits: &g.plugin.limits}
+	g.call = call{budget: b.Fuel, left: b.Fuel, until: now.Add(b.Time), now: now, tenant: g.tenant, random: b.Random, log: &g.logs}
 }
 
 // End closes a call, passes on what was logged in it, and returns the fuel that it used.

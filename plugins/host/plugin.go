@@ -93,9 +93,7 @@ func (p *Plugin) Request(ctx context.Context, x *abi.Exchange, m Mode) Result {
 	input := buffers.Get().(*[]byte)
 	defer putBuffer(input)
 	*input = x.Append((*input)[:0])
-	return p.run(ctx, m, hookCall{
-		hook: exportRequest, input: *input, tenant: x.Caller.Tenant, check: func(v *abi.Verdict) error { return v.CheckRequest(x) }, tokens: x.Tokens,
-	})
+	return p.run(ctx, m, &hookCall{hook: exportRequest, input: *input, tenant: x.Caller.Tenant, request: x, tokens: x.Tokens})
 }
 
 // Event has the plugin judge a part of a response. The state of the verdict before belongs into the event. The event is not kept.
@@ -106,9 +104,7 @@ func (p *Plugin) Event(ctx context.Context, e *abi.Event, m Mode) Result {
 	input := buffers.Get().(*[]byte)
 	defer putBuffer(input)
 	*input = e.Append((*input)[:0])
-	return p.run(ctx, m, hookCall{
-		hook: exportEvent, input: *input, tenant: e.Caller.Tenant, check: func(v *abi.Verdict) error { return v.CheckEvent(e) },
-	})
+	return p.run(ctx, m, &hookCall{hook: exportEvent, input: *input, tenant: e.Caller.Tenant, event: e})
 }
 
 // buffers are for messages to plugins.
@@ -120,30 +116,43 @@ func putBuffer(b *[]byte) {
 	}
 }
 
-// hookCall is a call of a hook.
+// hookCall is a call of a hook, with either a request or an event.
 type hookCall struct {
-	hook   string
-	input  []byte
-	tenant int64
-	check  func(*abi.Verdict) error
-	tokens func() int64
+	hook    string
+	input   []byte
+	tenant  int64
+	request *abi.Exchange
+	event   *abi.Event
+	tokens  func() int64
+}
+
+// check holds a verdict against what the plugin was asked.
+func (c *hookCall) check(v *abi.Verdict) error {
+	if c.request != nil {
+		return v.CheckRequest(c.request)
+	}
+	return v.CheckEvent(c.event)
 }
 
 // run calls and applies the mode.
-func (p *Plugin) run(ctx context.Context, m Mode, c hookCall) Result {
+func (p *Plugin) run(ctx context.Context, m Mode, c *hookCall) Result {
 	began := p.host.clock()
 	var r Result
+	var ended time.Time
 	if why, quarantined := p.breaker.quarantined(c.tenant, began); quarantined {
 		r.Failure = &Failure{Plugin: p.source.Name, Call: c.hook, Reason: Quarantined, Detail: why}
 	} else {
 		r = p.try(ctx, c, began)
+		ended = p.host.clock()
 		if f := r.Failure; f == nil || !f.Reason.ours() {
-			if p.breaker.note(c.tenant, f, p.host.clock()) {
+			if p.breaker.note(c.tenant, f, ended) {
 				p.host.logger.Error("a plugin fails often and is left alone", "plugin", p.source.Name, "digest", p.digest, "tenant", c.tenant, "pause", quarantine, "err", f)
 			}
 		}
 	}
-	r.Time = p.host.clock().Sub(began)
+	if !ended.IsZero() {
+		r.Time = ended.Sub(began)
+	}
 	switch {
 	case m == Shadow:
 		r.Would, r.Verdict = r.Verdict, &abi.Verdict{}
@@ -163,14 +172,15 @@ func deniedByFailure() *abi.Verdict {
 }
 
 // try makes one call in one instance.
-func (p *Plugin) try(ctx context.Context, c hookCall, began time.Time) (r Result) {
+func (p *Plugin) try(ctx context.Context, c *hookCall, began time.Time) (r Result) {
 	until := began.Add(p.limits.Time)
 	i, err := p.pool.take(ctx, p, c.tenant, p.limits.Time)
 	if err != nil {
 		r.Failure = failure(p.source.Name, c.hook, err)
 		return r
 	}
-	l := &logs{limits: p.limits}
+	l := &i.logs
+	*l = logs{limits: &p.limits}
 	budget := p.limits.Fuel + p.limits.FuelPerByte*int64(len(c.input))
 	i.call = call{
 		budget: budget, left: budget, until: until, done: ctx.Done(), now: began, tenant: c.tenant, log: l, input: len(c.input), tokens: c.tokens,
@@ -200,7 +210,7 @@ func (p *Plugin) try(ctx context.Context, c hookCall, began time.Time) (r Result
 	return r
 }
 
-func readAnswer(answer []byte, c hookCall) (*abi.Verdict, error) {
+func readAnswer(answer []byte, c *hookCall) (*abi.Verdict, error) {
 	v, err := abi.ReadVerdict(answer)
 	if err == nil {
 		err = c.check(v)

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -27,9 +28,7 @@ func (p *pool) init(concurrency, idle int) {
 
 // take waits for its turn and returns an instance, which goes back by put or drop.
 func (p *pool) take(ctx context.Context, of *Plugin, tenant int64, patience time.Duration) (*instance, error) {
-	select {
-	case p.slots <- struct{}{}:
-	default:
+	if !p.enter() {
 		timer := time.NewTimer(patience)
 		defer timer.Stop()
 		select {
@@ -52,6 +51,20 @@ func (p *pool) take(ctx context.Context, of *Plugin, tenant int64, patience time
 	}
 	<-p.slots
 	return nil, err
+}
+
+// enter takes a slot, if there is one soon: most calls are over in less time than it takes to put a goroutine to sleep and to wake it.
+func (p *pool) enter() bool {
+	const tries = 8
+	for range tries {
+		select {
+		case p.slots <- struct{}{}:
+			return true
+		default:
+			runtime.Gosched()
+		}
+	}
+	return false
 }
 
 // pick returns the idle instance that this tenant used last.

@@ -112,7 +112,8 @@ func (x *injected) grow(d *decoder) uint32 {
 		b = appendSigned(append(b, opI64Const), costGrow)
 		b = append(b, opI64Add, opI64Sub)
 		b = x.settle(b, scratch, true)
-		return append(b, opLocalGet, 0, opMemoryGrow, 0)
+		b = append(b, opLocalGet, 0, opMemoryGrow, 0)
+		return appendU32(append(b, opCall), x.slow) // what the host gives may depend on how much memory there is
 	})
 }
 

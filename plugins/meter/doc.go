@@ -15,7 +15,7 @@
 //
 // Where the cost of a path could add up (at the entry of functions, at each round of a loop, when a call returns) the module looks whether
 // the fuel has gone below zero, and then calls the import [ImportModule].[ImportRefuel] with the balance (what it was given less what it used). What that
-// returns is the new balance; a host that has no more to give does not return (it panics). A slice of some 16,000 units keeps each stay in the guest below a few milliseconds even when every load misses every cache.
+// returns is the new balance; a host that has no more to give does not return (it panics). It looks after each memory.grow too: what a host gives may depend on how much memory there is to touch.
 //
 // # Stack
 //

@@ -11,7 +11,7 @@ import (
 const (
 	// ImportModule is the module that [ImportRefuel] is imported from.
 	ImportModule = "weir.meter"
-	// ImportRefuel is the function (balance i64) -> (balance i64) that is called when the fuel is below zero, or with [StackExhausted]. In the latter case
+	// ImportRefuel is the function (balance i64) -> (balance i64) that is called when the fuel is below zero, when the memory has grown, or with [StackExhausted]. In the last case
 	// it must not return; if it does, the module traps.
 	ImportRefuel = "refuel"
 	// ExportFuel is the mutable global (i64) that holds the fuel. It is 0 in a new instance, so that whatever runs first asks for some.

@@ -61,24 +61,33 @@ func (s *suite) judged(ctx context.Context, b *lab, g *gateway) error {
 		return err
 	}
 	for round := range s.rounds {
-		for _, p := range pluginCases() {
-			if err := s.judgedBy(ctx, b, g, c, judgedRun{p, round}); err != nil {
+		cases := pluginCases()
+		for i := range cases {
+			p := cases[(i+round)%len(cases)] // nobody is always the first
+			if err := s.under(ctx, c, p.chain, func() error {
+				return s.each(ctx, b, []*gateway{g}, s.plan(p.load(s.clients), closedLoop, round))
+			}); err != nil {
 				return err
 			}
+		}
+	}
+	if s.profile == "" {
+		return nil
+	}
+	for _, p := range pluginCases() {
+		if err := s.under(ctx, c, p.chain, func() error {
+			return s.profileLoad(ctx, b, g, s.plan(p.load(s.clients), closedLoop, 0))
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-type judgedRun struct {
-	pluginCase
-	round int
-}
-
-// judgedBy attaches the plugins of a case, measures, and detaches them.
-func (s *suite) judgedBy(ctx context.Context, b *lab, g *gateway, c *admin.Client, r judgedRun) (err error) {
+// under attaches plugins, works, and detaches them.
+func (s *suite) under(ctx context.Context, c *admin.Client, chain []string, work func() error) (err error) {
 	var attached []int64
-	for place, name := range r.chain {
+	for place, name := range chain {
 		a, err := c.Attach(ctx, admin.NewAttachment{Plugin: name, Place: place, Config: guardWords})
 		if err != nil {
 			return fmt.Errorf("attach the plugin %s: %w", name, err)
@@ -94,7 +103,7 @@ func (s *suite) judgedBy(ctx context.Context, b *lab, g *gateway, c *admin.Clien
 	if err := s.site.inForce(ctx, len(attached)); err != nil {
 		return err
 	}
-	return s.each(ctx, b, []*gateway{g}, s.plan(r.load(s.clients), closedLoop, r.round))
+	return work()
 }
 
 // pushGuards builds and pushes the plugins.
@@ -159,22 +168,24 @@ func (r report) plugins() {
 	}
 	fmt.Fprintf(r.w, "\n### Plugins, JSON, 4 KB prompt, 1 KB answer, closed loop, %d clients, Weir alone\n\n", pluginCases()[0].load(r.clients).users)
 	var t table
-	t.add("judged by", "requests/s", "processor µs", "both µs", "both µs added", "p99 ms")
+	t.add("judged by", "requests/s", "processor µs", "processor µs added", "both µs", "both µs added", "p99 ms")
 	for _, c := range pluginCases() {
 		ms := r.runs(c.name, closedLoop, weir)
-		var added []float64
+		var processor, both []float64
 		for _, m := range ms {
 			for _, n := range none {
 				if n.Round == m.Round {
-					added = append(added, m.gatewayCPU()-n.gatewayCPU())
+					processor = append(processor, m.perRequest(m.CPU.Processor)-n.perRequest(n.CPU.Processor))
+					both = append(both, m.gatewayCPU()-n.gatewayCPU())
 				}
 			}
 		}
 		t.add(c.title,
 			column(ms, func(m measurement) float64 { return m.Rate }).ranged(),
 			column(ms, func(m measurement) float64 { return m.perRequest(m.CPU.Processor) }).ranged(),
+			over(processor).ranged(),
 			column(ms, func(m measurement) float64 { return m.gatewayCPU() }).ranged(),
-			over(added).ranged(),
+			over(both).ranged(),
 			column(ms, func(m measurement) float64 { return milliseconds(m.P99) }).ranged())
 	}
 	t.write(r.w)

@@ -12,6 +12,15 @@ import (
 	"syscall"
 )
 
+// profileLoad puts a load on Weir, without measuring it, and has the processor profiled meanwhile. The files are named for the load.
+func (s *suite) profileLoad(ctx context.Context, b *lab, g *gateway, r run) error {
+	fmt.Fprintf(s.progress, "profile: %s\n", r.load.about)
+	return s.profiled(ctx, g, r.load.name, func() error {
+		_, err := b.measure(ctx, g, r)
+		return err
+	})
+}
+
 // profiled has the processor profiled while do runs. The files begin with name.
 func (s *suite) profiled(ctx context.Context, g *gateway, name string, do func() error) error {
 	if err := syscall.Kill(g.processor, syscall.SIGUSR1); err != nil {

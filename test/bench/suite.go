@@ -139,12 +139,7 @@ func (s *suite) weirAlone(ctx context.Context, b *lab, g *gateway) error {
 	}
 	if s.profile != "" {
 		for _, l := range s.chosen() {
-			r := s.plan(l, closedLoop, 0)
-			fmt.Fprintf(s.progress, "profile: %s\n", r.load.about)
-			if err := s.profiled(ctx, g, l.name, func() error {
-				_, err := b.measure(ctx, g, r)
-				return err
-			}); err != nil {
+			if err := s.profileLoad(ctx, b, g, s.plan(l, closedLoop, 0)); err != nil {
 				return err
 			}
 		}

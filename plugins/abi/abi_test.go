@@ -117,8 +117,10 @@ func TestEventIsWrittenAsSpecified(t *testing.T) {
 		"18 s\n32 #05\n38 \n  01 #10\n  02 #02\n  03 #20\n  04 #04\n": {Kind: KindUsage, Usage: Usage{10, 2, 20, 4}, State: []byte("s")},
 		"13 \n  01 a\n  02 b\n32 #01\n36 #99\n":                       {Kind: KindHead, Status: 99, Headers: []Header{{"a", "b"}}},
 		"32 #06\n37 ok\n":                                             {Kind: KindEnd, Reason: "ok"},
+		"32 #02\n34 hm\n39 \n  01 summary\n  02 #02\n":                {Kind: KindText, Text: "hm", Part: Part{PartSummary, 2}},
+		"32 #04\n33 #01\n37 stop\n39 \n  01 content\n":                {Kind: KindFinish, Choice: 1, Reason: "stop", Part: Part{Name: PartContent}},
 	} {
-		got := dump(t, e.Append(nil), map[uint32]map[uint32]map[uint32]bool{13: {}, 35: {}, 38: {}})
+		got := dump(t, e.Append(nil), map[uint32]map[uint32]map[uint32]bool{13: {}, 35: {}, 38: {}, 39: {}})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}

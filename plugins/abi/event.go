@@ -23,7 +23,22 @@ const (
 	tagStatus
 	tagReason
 	tagUsage
+	tagPart
 )
+
+// What a text of a choice is: [Part].Name.
+const (
+	PartContent   = "content" // the answer
+	PartRefusal   = "refusal"
+	PartReasoning = "reasoning"
+	PartSummary   = "summary" // of reasoning
+)
+
+// Part says which text of a choice an event belongs to. A choice has one text of each name, numbered 0, but an item of a response may have more of one name.
+type Part struct {
+	Name   string
+	Number int64
+}
 
 // Usage is what a provider counted: cached and reasoning tokens are included in input and output.
 type Usage struct{ Input, Cached, Output, Reasoning int64 }
@@ -43,6 +58,7 @@ type Event struct {
 	Model     string
 	Kind      Kind
 	Choice    int64
+	Part      Part // of the choice: with KindText and KindFinish
 	Text      string
 	Tool      CallPart
 	Status    int
@@ -73,6 +89,9 @@ func (e *Event) Append(b []byte) []byte {
 			b = AppendNumber(AppendNumber(b, 1, e.Usage.Input), 2, e.Usage.Cached)
 			return AppendNumber(AppendNumber(b, 3, e.Usage.Output), 4, e.Usage.Reasoning)
 		})
+	}
+	if e.Part.Name != "" {
+		b = AppendMessage(b, tagPart, func(b []byte) []byte { return appendCount(appendText(b, 1, e.Part.Name), 2, e.Part.Number) })
 	}
 	return b
 }

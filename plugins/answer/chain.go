@@ -124,7 +124,7 @@ func (c *chain) end() (added string, _ error) {
 			continue
 		}
 		if end.Kind == abi.KindFinish {
-			c.next(abi.KindText, end.Choice)
+			c.next(abi.KindText, end.Choice).Part = end.Part
 		}
 		if t, _, err = c.text(i+1, t); err != nil {
 			return "", err

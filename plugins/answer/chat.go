@@ -202,7 +202,7 @@ func (c *chat) text(p *page, ch *choice, part part, at jsonscan.Span) (*slot, er
 		if err := c.turn(p, ch, part); err != nil {
 			return nil, err
 		}
-		c.chain.next(abi.KindText, ch.index)
+		c.chain.next(abi.KindText, ch.index).Part.Name = part.name()
 		if s.now, _, err = c.chain.text(0, was); err != nil {
 			return nil, err
 		}
@@ -218,7 +218,7 @@ func (c *chat) turn(p *page, ch *choice, to part) error {
 	if from == "" || from == to {
 		return nil
 	}
-	c.chain.next(abi.KindFinish, ch.index)
+	c.chain.next(abi.KindFinish, ch.index).Part.Name = from.name()
 	added, err := c.chain.end()
 	if err != nil {
 		return err
@@ -236,12 +236,14 @@ func (c *chat) end(p *page, ch *choice, reason string) error {
 		return nil
 	}
 	ch.open, ch.finished = false, true
-	c.chain.next(abi.KindFinish, ch.index).Reason = reason
+	last := cmp.Or(ch.part, c.main)
+	e := c.chain.next(abi.KindFinish, ch.index)
+	e.Reason, e.Part.Name = reason, last.name()
 	added, err := c.chain.end()
 	if err != nil {
 		return err
 	}
-	c.add(p, ch, cmp.Or(ch.part, c.main), added)
+	c.add(p, ch, last, added)
 	return nil
 }
 
@@ -261,6 +263,17 @@ func (c *chat) add(p *page, ch *choice, part part, text string) {
 		return
 	}
 	p.edits = append(p.edits, ch.object.Insert(part.member(text)))
+}
+
+// name is what plugins know the text by, whatever member it comes in.
+func (p part) name() string {
+	switch p {
+	case partContent, partText:
+		return abi.PartContent
+	case partRefusal:
+		return abi.PartRefusal
+	}
+	return abi.PartReasoning
 }
 
 // member is the member that carries a text.

@@ -37,7 +37,7 @@ type lane struct {
 	edited bool
 	open   bool   // it goes on
 	ended  bool   // its judges were told
-	answer bool   // it is what the model says, neither reasoning nor refusal
+	name   string // what plugins know it by; [abi.PartContent] is what the model says
 	typ    string // of the events that it comes by; empty if none came
 	itemID []byte // JSON
 }
@@ -49,6 +49,9 @@ func (l *lane) text() string {
 	}
 	return string(l.in)
 }
+
+// part is the text as plugins know it.
+func (l *lane) part() abi.Part { return abi.Part{Name: l.name, Number: l.key.index} }
 
 // item is what is known of an item of the output.
 type item struct {
@@ -67,7 +70,10 @@ func (r *responses) lane(k laneKey) (*lane, error) {
 	if len(r.lanes) == maxLanes {
 		return nil, unreadable("too many texts")
 	}
-	l := &lane{key: k}
+	l := &lane{key: k, name: abi.PartReasoning}
+	if k.kind == laneSummary {
+		l.name = abi.PartSummary
+	}
 	r.lanes = append(r.lanes, l)
 	return l, nil
 }
@@ -124,7 +130,9 @@ func (r *responses) more(p *page, l *lane, text string) (left string, _ error) {
 		return "", err
 	}
 	l.open, l.ended = true, false
-	r.chain.next(kind, l.key.item)
+	if e := r.chain.next(kind, l.key.item); kind == abi.KindText {
+		e.Part = l.part()
+	}
 	left, _, err := r.chain.text(0, text)
 	if err != nil {
 		return "", err
@@ -166,7 +174,8 @@ func (r *responses) end(p *page, l *lane, reason string) error {
 	if l.key.kind == laneArguments {
 		r.chain.next(abi.KindToolCall, l.key.item)
 	} else {
-		r.chain.next(abi.KindFinish, l.key.item).Reason = reason
+		e := r.chain.next(abi.KindFinish, l.key.item)
+		e.Reason, e.Part = reason, l.part()
 	}
 	added, err := r.chain.end()
 	if err != nil || added == "" {
@@ -196,7 +205,7 @@ func (r *responses) event(b []byte, eol string, l *lane, text string) []byte {
 	case laneArguments:
 	}
 	b = appendQuoted(append(b, `,"delta":`...), text)
-	if l.answer {
+	if l.name == abi.PartContent {
 		b = append(b, `,"logprobs":[]`...)
 	}
 	return append(append(append(b, '}'), eol...), eol...)
@@ -234,7 +243,7 @@ func (r *responses) settle(p *page, l *lane, at, logprobs jsonscan.Span, reason 
 func (r *responses) saying() string {
 	var b []byte
 	for _, l := range r.lanes { // in the order in which they began
-		if l.answer {
+		if l.name == abi.PartContent {
 			b = append(b, l.text()...)
 		}
 	}

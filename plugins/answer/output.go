@@ -180,7 +180,9 @@ func (r *responses) part(p *page, at jsonscan.Span, k laneKey, ends bool) error 
 		return err
 	}
 	if typ == "output_text" || typ == "refusal" {
-		l.answer = typ == "output_text"
+		if l.name = abi.PartContent; typ == "refusal" {
+			l.name = abi.PartRefusal
+		}
 		reason = cmp.Or(r.reason, "stop")
 	}
 	if !ends {

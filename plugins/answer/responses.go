@@ -27,19 +27,19 @@ type responses struct {
 type told struct {
 	kind   laneKind
 	reason string // with which the text ends
-	answer bool
+	name   string // what plugins know it by
 }
 
 // tellings are the events whose types end with .delta or .done.
 var tellings = map[string]told{
-	"response.output_text":                {laneContent, "stop", true},
-	"response.refusal":                    {laneContent, "stop", false},
-	"response.reasoning_text":             {laneContent, "", false},
-	"response.reasoning_summary_text":     {laneSummary, "", false},
-	"response.function_call_arguments":    {laneArguments, "", false},
-	"response.custom_tool_call_input":     {laneArguments, "", false},
-	"response.mcp_call_arguments":         {laneArguments, "", false},
-	"response.code_interpreter_call_code": {laneArguments, "", false},
+	"response.output_text":                {laneContent, "stop", abi.PartContent},
+	"response.refusal":                    {laneContent, "stop", abi.PartRefusal},
+	"response.reasoning_text":             {laneContent, "", abi.PartReasoning},
+	"response.reasoning_summary_text":     {laneSummary, "", abi.PartSummary},
+	"response.function_call_arguments":    {laneArguments, "", ""},
+	"response.custom_tool_call_input":     {laneArguments, "", ""},
+	"response.mcp_call_arguments":         {laneArguments, "", ""},
+	"response.code_interpreter_call_code": {laneArguments, "", ""},
 }
 
 var (
@@ -139,7 +139,7 @@ func (r *responses) telling(p *page, o *jsonscan.Object, typ []byte, index int64
 	if err != nil {
 		return err
 	}
-	l.answer = t.answer
+	l.name = t.name
 	var text jsonscan.Object
 	if err := scan(textKeys, p.text, jsonscan.Span{End: len(p.text)}, &text); err != nil {
 		return err

@@ -73,7 +73,7 @@ func TestPartsOfAnItemAreTextsOfTheirOwn(t *testing.T) {
 	if diff := cmp.Diff(c.texts, map[string]string{"4.0": "one two five", "4.1": "three four"}); diff != "" {
 		t.Errorf("texts (-got +want):\n%s", diff)
 	}
-	want := []string{`text 4 "one "`, `text 4 "two"`, `finish 4 ""`, `text 4 "three "`, `text 4 "four"`, `finish 4 ""`, `text 4 " "`, `text 4 "five"`, `finish 4 ""`, "end ok"}
+	want := []string{`text 4 "one "`, `text 4 "two"`, `finish 4 ""`, `text 4 1 "three "`, `text 4 1 "four"`, `finish 4 1 ""`, `text 4 " "`, `text 4 "five"`, `finish 4 ""`, "end ok"}
 	if diff := cmp.Diff(w.seen[1:], want); diff != "" {
 		t.Errorf("events (-got +want):\n%s", diff)
 	}

@@ -152,16 +152,28 @@ func describe(e *abi.Event) string {
 	case abi.KindHead:
 		return fmt.Sprintf("head %d %v", e.Status, e.Headers)
 	case abi.KindText:
-		return fmt.Sprintf("text %d %q", e.Choice, e.Text)
+		return fmt.Sprintf("text %d%s %q", e.Choice, partOf(e), e.Text)
 	case abi.KindToolCall:
 		return fmt.Sprintf("call %d %d %q %q %q", e.Choice, e.Tool.Number, e.Tool.ID, e.Tool.Name, e.Text)
 	case abi.KindFinish:
-		return fmt.Sprintf("finish %d %q", e.Choice, e.Reason)
+		return fmt.Sprintf("finish %d%s %q", e.Choice, partOf(e), e.Reason)
 	case abi.KindUsage:
 		return fmt.Sprintf("usage %+v", e.Usage)
 	default:
 		return "end " + e.Reason
 	}
+}
+
+// partOf says which text of a choice an event belongs to, unless it is the answer.
+func partOf(e *abi.Event) string {
+	s := ""
+	if e.Part.Name != abi.PartContent {
+		s = " " + e.Part.Name
+	}
+	if e.Part.Number > 0 {
+		s += fmt.Sprintf(" %d", e.Part.Number)
+	}
+	return s
 }
 
 // secret is what the redactor takes out.

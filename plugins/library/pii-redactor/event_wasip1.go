@@ -19,13 +19,13 @@ func hear(e *weir.Event) *weir.Verdict {
 	key, final := "", false
 	switch e.Kind() {
 	case weir.NewText:
-		key = "t" + strconv.FormatInt(e.Choice(), 10)
+		key = textKey(e)
 	case weir.NewArguments:
 		n, id, name := e.Tool()
 		key = "c" + strconv.FormatInt(e.Choice(), 10) + "." + strconv.FormatInt(n, 10)
 		final = e.New() == "" && id == "" && name == ""
 	case weir.Finish:
-		key, final = "t"+strconv.FormatInt(e.Choice(), 10), true
+		key, final = textKey(e), true
 	default:
 		return weir.GoOn().State(l.bytes())
 	}
@@ -43,4 +43,13 @@ func hear(e *weir.Event) *weir.Verdict {
 		v.Tag("pii_in_response", "yes")
 	}
 	return v
+}
+
+// textKey names a text: what is held of one must not be put into another, of the same choice or of one whose events come between.
+func textKey(e *weir.Event) string {
+	part, number := e.Part()
+	if part != "" {
+		part = part[:1] // content, refusal, reasoning, summary
+	}
+	return "t" + strconv.FormatInt(e.Choice(), 10) + part + strconv.FormatInt(number, 10)
 }

@@ -52,6 +52,12 @@ export class Fields extends Bytes {
     return all.length > 0 ? all[0] : new Bytes(0, 0);
   }
 
+  /** A message within this one; an empty one if there is none. */
+  message(tag: u32): Fields {
+    const b = this.first(tag);
+    return new Fields(b.at, b.length);
+  }
+
   /** The messages of a list. */
   list(tag: u32): Fields[] {
     return this.all(tag).map<Fields>((b) => new Fields(b.at, b.length));
@@ -126,6 +132,16 @@ export class Event extends Given {
   get choice(): i64 { return this.first(33).number(); }
   /** What is new in the text, or in the arguments of a call. */
   get added(): string { return this.first(34).text(); }
+  /** Which text of the choice it is, with kinds 2 and 4: content, refusal, reasoning or summary. A host that does not say leaves it empty. */
+  get part(): string { return this.message(39).first(1).text(); }
+  /** The number of the text among those of its name in the choice. */
+  get partNumber(): i64 { return this.message(39).first(2).number(); }
+  /** The number of the tool call in the choice, with kind 3. */
+  get tool(): i64 { return this.message(35).first(1).number(); }
+  /** The id of the tool call, with the first of its events. */
+  get toolID(): string { return this.message(35).first(2).text(); }
+  /** The name of the tool, with the first event of a call. */
+  get toolName(): string { return this.message(35).first(3).text(); }
   get status(): i64 { return this.first(36).number(); }
   get reason(): string { return this.first(37).text(); }
 }

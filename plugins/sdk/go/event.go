@@ -27,6 +27,13 @@ func (e *Event) Kind() Kind { return Kind(e.number(32)) }
 // Choice returns which of the choices it belongs to.
 func (e *Event) Choice() int64 { return e.number(33) }
 
+// Part returns which text of the choice it belongs to, with [NewText] and [Finish]: content, refusal, reasoning or summary, and its number among those of
+// that name. A host that does not say leaves it empty.
+func (e *Event) Part() (name string, number int64) {
+	f := Fields(e.Bytes(39))
+	return f.Text(1), f.number(2)
+}
+
 // New returns what is new: text, or arguments of a tool call. It is text 0 in edits.
 func (e *Event) New() string { return e.Text(34) }
 

@@ -56,16 +56,17 @@ func TestRequestsAreReadAsTheHostWritesThem(t *testing.T) {
 func TestEventsAreReadAsTheHostWritesThem(t *testing.T) {
 	t.Parallel()
 	for want, e := range map[string]abi.Event{
-		"2 1 hi 0   0 {0 0 0 0} ":    {Kind: abi.KindText, Choice: 1, Text: "hi"},
-		"3 0 { 4 c f 0 {0 0 0 0} ":   {Kind: abi.KindToolCall, Text: "{", Tool: abi.CallPart{Number: 4, ID: "c", Name: "f"}},
-		"5 0  0   0 {10 2 20 4} ":    {Kind: abi.KindUsage, Usage: abi.Usage{Input: 10, Cached: 2, Output: 20, Reasoning: 4}},
-		"1 0  0   200 {0 0 0 0} ":    {Kind: abi.KindHead, Status: 200},
-		"4 0  0   0 {0 0 0 0} stop":  {Kind: abi.KindFinish, Reason: "stop"},
-		"6 0  0   0 {0 0 0 0} other": {Kind: abi.KindEnd, Reason: "other"},
+		"2 1 hi 0   0 {0 0 0 0}  summary 2":   {Kind: abi.KindText, Choice: 1, Text: "hi", Part: abi.Part{Name: abi.PartSummary, Number: 2}},
+		"3 0 { 4 c f 0 {0 0 0 0}   0":         {Kind: abi.KindToolCall, Text: "{", Tool: abi.CallPart{Number: 4, ID: "c", Name: "f"}},
+		"5 0  0   0 {10 2 20 4}   0":          {Kind: abi.KindUsage, Usage: abi.Usage{Input: 10, Cached: 2, Output: 20, Reasoning: 4}},
+		"1 0  0   200 {0 0 0 0}   0":          {Kind: abi.KindHead, Status: 200},
+		"4 0  0   0 {0 0 0 0} stop content 0": {Kind: abi.KindFinish, Reason: "stop", Part: abi.Part{Name: abi.PartContent}},
+		"6 0  0   0 {0 0 0 0} other  0":       {Kind: abi.KindEnd, Reason: "other"},
 	} {
 		got := weir.NewEvent(e.Append(nil))
 		number, id, name := got.Tool()
-		line := fmt.Sprintf("%d %d %s %d %s %s %d %v %s", got.Kind(), got.Choice(), got.New(), number, id, name, got.Status(), got.Tokens(), got.Reason())
+		part, which := got.Part()
+		line := fmt.Sprintf("%d %d %s %d %s %s %d %v %s %s %d", got.Kind(), got.Choice(), got.New(), number, id, name, got.Status(), got.Tokens(), got.Reason(), part, which)
 		if line != want {
 			t.Errorf("%q, want %q", line, want)
 		}

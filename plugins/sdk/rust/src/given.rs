@@ -250,6 +250,12 @@ impl<'a> Event<'a> {
     pub fn choice(&self) -> i64 {
         self.0.number(33).unwrap_or(0)
     }
+    /// Which text of the choice it is, with Kind::Text and Kind::Finish: content, refusal, reasoning or summary, and its number among those of that name.
+    /// A host that does not say leaves it empty.
+    pub fn part(&self) -> (&'a str, i64) {
+        let f = Fields(self.0.bytes(39));
+        (f.text(1), f.number(2).unwrap_or(0))
+    }
     /// What is new; text 0 in edits.
     pub fn text(&self) -> &'a str {
         self.0.text(34)

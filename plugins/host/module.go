@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"time"
 
@@ -96,6 +97,19 @@ func (m *Module) Close() error { return m.plugin.Close() }
 
 // Now is the time by the host's clock.
 func (m *Module) Now() time.Time { return m.plugin.host.clock() }
+
+// Verbose reports whether what guests log at the level debug is kept.
+func (m *Module) Verbose() bool {
+	return m.plugin.host.logger.Enabled(context.Background(), slog.LevelDebug)
+}
+
+// Log logs a line in the name of the module, outside of a call: level 0 debug, 1 info, 2 warn, 3 error. A line that is longer than what a call may log is dropped,
+// and said to be.
+func (m *Module) Log(level int, line []byte) {
+	l := &logs{limits: m.plugin.limits}
+	l.add(level, line)
+	m.plugin.host.report(m.plugin.source.Name, l)
+}
 
 // Failure makes a failure of an error of [Instance.Call] or [Module.Take].
 func (m *Module) Failure(call string, err error) *Failure {

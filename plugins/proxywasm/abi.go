@@ -50,6 +50,7 @@ const (
 	streamTypeResponse   = 1
 	rootContext          = 1
 	streamContext        = 2
+	levelDebug           = 1
 	levelInfo            = 2
 	versionPrefix        = "proxy_abi_version_"
 	importModule         = "env"

@@ -29,6 +29,7 @@
 // # What is refused
 //
 // gRPC calls, shared queues, timers (nothing of a plugin runs between the calls of a stream) and Higress' Redis calls answer Unimplemented. TCP filters are never called.
+// A plugin's properties are for itself; with its log, what it has set is logged at the end of the exchange, as Envoy's access log could show it.
 // Random numbers begin with the exchange's id: they differ between exchanges and are no secrets. What a plugin logs is dropped unless [Source].Log is set.
 // A call of proxy_http_call that was not answered at the end of the stream is cancelled, and none can be made while the plugin is configured.
 package proxywasm

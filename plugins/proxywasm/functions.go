@@ -145,8 +145,16 @@ func (c caller) log(a args) uint64 {
 	return statusOK
 }
 
+// level is the least that is logged: what is said below it would be for nothing.
+func (c caller) level() uint32 {
+	if c.plugin.source.Log && c.plugin.module.Verbose() {
+		return levelDebug
+	}
+	return levelInfo
+}
+
 func (c caller) logLevel(a args) uint64 {
-	c.put32(a[0], levelInfo)
+	c.put32(a[0], c.level())
 	return statusOK
 }
 
@@ -192,5 +200,5 @@ func (c caller) foreign(a args) uint64 {
 	if c.text(a[0], a[1]) != "get_log_level" {
 		return statusNotFound
 	}
-	return c.give([]byte{levelInfo, 0, 0, 0}, a[4], a[5])
+	return c.give([]byte{byte(c.level()), 0, 0, 0}, a[4], a[5])
 }

@@ -202,3 +202,46 @@ func TestLogIsPassedOnOnlyIfItIsGranted(t *testing.T) {
 		}
 	}
 }
+
+// In Envoy, access logs and traces show what a plugin sets as properties; here its log does, and who plays a trial is told.
+func TestPropertiesAreLoggedAtTheEndIfTheLogIsGranted(t *testing.T) {
+	t.Parallel()
+	for level, want := range map[slog.Level]uint64{slog.LevelDebug: 200 + levelDebug, slog.LevelInfo: 200 + levelInfo} {
+		for _, granted := range []bool{false, true} {
+			var log bytes.Buffer
+			h, err := host.New(t.Context(), host.Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: level}))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mine, err := New(t.Context(), h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newGuest()
+			g.hook(exportRequestHeaders, g.try("proxy_set_property", g.text("ai_log"), g.text(`{"model":"m"}`)), goOn)
+			g.hook(exportRequestBody, g.try("proxy_get_log_level", num(out)), g.tell(w.Seq(num(out), w.I32Load())), goOn)
+			p, err := mine.Load(t.Context(), Source{Name: "p", Wasm: g.Bytes(), Log: granted})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told map[string][]byte
+			_, denial := p.Judge(Place{Properties: func(set map[string][]byte) { told = set }}).Request(question())
+			if string(told["ai_log"]) != `{"model":"m"}` {
+				t.Errorf("told of %q", told)
+			}
+			if got := strings.Contains(log.String(), `ai_log`) && strings.Contains(log.String(), question().Exchange.String()); got != granted {
+				t.Errorf("granted %v, logged %s", granted, log.String())
+			}
+			status := want
+			if !granted {
+				status = 200 + levelInfo // nobody would read more
+			}
+			if denial == nil || denial.Reply == nil || denial.Reply.Status != int(status) {
+				t.Errorf("at %v, granted %v, the level is told as %+v", level, granted, denial)
+			}
+			if err := errors.Join(p.Close(), h.Close(t.Context())); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -17,6 +17,9 @@ type Place struct {
 	Mode    host.Mode
 	Headers []string     // that it is shown, besides those that every plugin is shown
 	Note    func(Report) // is told of each step of an exchange; nil: nobody is
+
+	// Properties is told at the end of an exchange which properties the plugin has set, if it has any; nil: nobody is.
+	Properties func(map[string][]byte)
 }
 
 // Outcome is what a step came to.
@@ -36,6 +39,7 @@ type Report struct {
 	Failure  *host.Failure // nil: it went well
 	Fuel     int64
 	Time     time.Duration // pauses not included
+	Memory   uint32        // bytes, that the guest had at its end
 	Cut      bool          // no step, but the news that the response ends after a part of it has gone out
 }
 
@@ -179,6 +183,9 @@ func (j *judge) finish() {
 	if f := s.end(nil); f != nil {
 		j.tell(Report{Exchange: j.exchange, Failure: f, Fuel: s.spent.fuel, Time: s.spent.time})
 	}
+	if j.place.Properties != nil && len(s.properties) > 0 {
+		j.place.Properties(s.properties)
+	}
 }
 
 // note reports a step.
@@ -187,6 +194,9 @@ func (j *judge) note(o Outcome, f *host.Failure) {
 	if s := j.stream; s != nil {
 		r.Fuel, r.Time = s.spent.fuel, s.spent.time
 		s.spent = spent{}
+		if s.guest != nil {
+			r.Memory = s.guest.Memory()
+		}
 	}
 	j.tell(r)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime"
 	"slices"
 	"time"
@@ -80,8 +81,12 @@ type Source struct {
 	VMConfig    []byte // for proxy_on_vm_start
 	Limits      Limits
 	Upstreams   []Upstream
-	Log         bool // what it logs is passed on. Many plugins log whole prompts, and headers with the keys of their upstreams
+	Log         bool // what it logs is passed on, and the properties that it sets. Many plugins log whole prompts, and headers with the keys of their upstreams
 	RequestOnly bool // it is not shown responses, even if it has hooks for them, as all plugins of most SDKs have
+
+	// Transport makes the calls to upstreams in the place of the network, for trials: it is called while the guest waits, so that answers come in the order of the
+	// calls. The request's URL begins with that of the upstream.
+	Transport http.RoundTripper
 }
 
 // Plugin is a module with its configuration, ready for any number of exchanges at a time.
@@ -105,6 +110,11 @@ func (h *Host) Load(ctx context.Context, s Source) (*Plugin, error) {
 	var err error
 	if p.upstreams, err = h.calls.upstreams(s.Upstreams); err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", s.Name, err)
+	}
+	if s.Transport != nil {
+		for _, u := range p.upstreams {
+			u.client = &http.Client{CheckRedirect: stay, Transport: s.Transport}
+		}
 	}
 	checked := func(m *meter.Module) error {
 		p.allocate = allocator(m)
@@ -191,6 +201,12 @@ func (p *Plugin) exports(name string) bool {
 // Quarantine says until when the plugin is left alone by a tenant's exchanges, and its last failure; the zero time if it is not.
 func (p *Plugin) Quarantine(tenant int64) (until time.Time, why string) {
 	return p.module.Quarantine(tenant)
+}
+
+// Forget drops the shared data and the metrics that the plugin keeps for tenants, so that a trial can begin anew. Exchanges must not be under way.
+func (p *Plugin) Forget() {
+	p.stores.forget()
+	p.metrics.forget()
 }
 
 // Close frees the plugin once the exchanges that it judges have ended. None may begin after it.

@@ -5,6 +5,7 @@ package proxywasm
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -87,6 +88,13 @@ func (s *stores) set(tenant int64, key string, value []byte, cas uint32) uint64 
 	return statusOK
 }
 
+// forget drops what tenants have, and keeps what the configuration set.
+func (s *stores) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.tenants, func(tenant int64, _ *store) bool { return tenant != 0 })
+}
+
 // getShared is proxy_get_shared_data(key, its length, out, its length, cas).
 func (c caller) getShared(a args) uint64 {
 	v, ok := c.plugin.stores.get(c.about.tenant, c.text(a[0], a[1]))
@@ -138,6 +146,25 @@ func (p *Plugin) Metrics(tenant int64) []Metric {
 	}
 	slices.SortFunc(list, func(a, b Metric) int { return cmp.Compare(a.Name, b.Name) })
 	return list
+}
+
+// AllMetrics returns the metrics that the plugin keeps, by tenant; see [Plugin.Metrics].
+func (p *Plugin) AllMetrics() map[int64][]Metric {
+	p.metrics.mu.Lock()
+	tenants := slices.Collect(maps.Keys(p.metrics.tenants))
+	p.metrics.mu.Unlock()
+	all := make(map[int64][]Metric, len(tenants))
+	for _, t := range tenants {
+		all[t] = p.Metrics(t)
+	}
+	return all
+}
+
+// forget drops the values, but not what is defined.
+func (m *metrics) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.tenants)
 }
 
 // change works on a metric of a tenant; false: there is none of this number.

@@ -5,7 +5,9 @@ package proxywasm
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/weir-proxy/weir/plugins/host"
@@ -172,8 +174,26 @@ func (s *stream) end(f *host.Failure) *host.Failure {
 			_, f = s.run(hook, 0, streamContext)
 		}
 	}
+	s.sayProperties()
 	s.plugin.module.Note(s.about.tenant, f)
 	s.guest.Release(f == nil)
 	s.guest = nil
 	return f
+}
+
+// sayProperties logs what the plugin has set as properties, a JSON object in one line: in Envoy, they are what access logs and traces show of a plugin.
+func (s *stream) sayProperties() {
+	if !s.plugin.source.Log || len(s.properties) == 0 {
+		return
+	}
+	texts := make(map[string]string, len(s.properties))
+	for name, v := range s.properties {
+		texts[name] = strings.ToValidUTF8(string(v), "\uFFFD")
+	}
+	texts["exchange_id"] = s.about.exchange
+	line, err := json.Marshal(texts)
+	if err != nil {
+		return // it cannot be
+	}
+	s.plugin.module.Log(1, line)
 }

@@ -40,7 +40,11 @@ func orDefault(n int64, unit string) string {
 	return count(n) + unit
 }
 
-func printAttachment(c *cobra.Command, a admin.Attachment) error {
+// shown prints the attachment that came of a call, unless that failed.
+func shown(c *cobra.Command, a admin.Attachment, err error) error {
+	if err != nil {
+		return err
+	}
 	facts := []fact{
 		{"id", count(a.ID)},
 		{"plugin", a.Plugin},
@@ -104,10 +108,7 @@ nothing that does not work. It takes effect within a second; exchanges in flight
 				return err
 			}
 			a, err := client.Attach(c.Context(), n)
-			if err != nil {
-				return err
-			}
-			return printAttachment(c, a)
+			return shown(c, a, err)
 		},
 	}
 	c.Flags().StringVar(&tenant, "tenant", "", "judge the exchanges of this `TENANT`")
@@ -129,21 +130,13 @@ a second, and exchanges in flight end as they began. A new version that fails of
 		Example: `  weir plugin set 3 --version ''
   weir plugin set 3 --config @guard.json --mode open`,
 		Args: arguments("ID"),
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := attachmentArgument(args[0])
-			if err != nil {
-				return err
-			}
+		RunE: withAttachment(func(c *cobra.Command, client *admin.Client, id int64) error {
 			ch, err := f.change(c)
 			if err != nil {
 				return err
 			}
 			if c.Flags().Changed("disabled") {
 				ch.Disabled = &disabled
-			}
-			client, err := connect(c)
-			if err != nil {
-				return err
 			}
 			if anyChanged(c, "fuel", "memory", "time") {
 				now, err := client.Attachment(c.Context(), id)
@@ -153,15 +146,27 @@ a second, and exchanges in flight end as they began. A new version that fails of
 				ch.Limits = f.mergeLimits(c, now.Limits)
 			}
 			a, err := client.SetAttachment(c.Context(), id, ch)
-			if err != nil {
-				return err
-			}
-			return printAttachment(c, a)
-		},
+			return shown(c, a, err)
+		}),
 	}
 	f.register(c, "")
 	c.Flags().BoolVar(&disabled, "disabled", false, "leave it off until --disabled=false")
 	return c
+}
+
+// withAttachment is the frame of the commands about one attachment: it reads the id, which is the only argument, and connects.
+func withAttachment(run func(c *cobra.Command, client *admin.Client, id int64) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		id, err := attachmentArgument(args[0])
+		if err != nil {
+			return err
+		}
+		client, err := connect(c)
+		if err != nil {
+			return err
+		}
+		return run(c, client, id)
+	}
 }
 
 // attachmentArgument reads the id of an attachment.
@@ -179,15 +184,7 @@ func pluginDetach() *cobra.Command {
 		Short: "Have a plugin judge exchanges no more",
 		Long:  "Delete an attachment. It takes effect within a second; exchanges in flight end as they began. The plugin stays.",
 		Args:  arguments("ID"),
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := attachmentArgument(args[0])
-			if err != nil {
-				return err
-			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
+		RunE: withAttachment(func(c *cobra.Command, client *admin.Client, id int64) error {
 			if err := client.Detach(c.Context(), id); err != nil {
 				return err
 			}
@@ -196,7 +193,7 @@ func pluginDetach() *cobra.Command {
 			}
 			remark(c, "Attachment %d is gone.", id)
 			return nil
-		},
+		}),
 	}
 }
 
@@ -207,21 +204,10 @@ func pluginRollBack() *cobra.Command {
 		Short: "Put the version before in force again",
 		Long:  "Put the version before in force where a plugin is attached, with the configuration that it had. It takes effect within a second.",
 		Args:  arguments("ID"),
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := attachmentArgument(args[0])
-			if err != nil {
-				return err
-			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
+		RunE: withAttachment(func(c *cobra.Command, client *admin.Client, id int64) error {
 			a, err := client.RollBack(c.Context(), id, why)
-			if err != nil {
-				return err
-			}
-			return printAttachment(c, a)
-		},
+			return shown(c, a, err)
+		}),
 	}
 	c.Flags().StringVar(&why, "why", "by hand", "the reason as `TEXT`, for whoever asks later")
 	return c

@@ -147,6 +147,7 @@ type Options struct {
 	Logger        *slog.Logger
 	ChannelTester ChannelTester
 	Plugins       PluginTester
+	PluginMetrics http.Handler // answers with what plugins themselves count
 }
 
 // api holds the handlers.
@@ -208,6 +209,7 @@ func (a *api) routes() []route {
 		{"PUT", "/api/v1/prices/{model}", a.setPrice},
 		{"DELETE", "/api/v1/prices/{model}", a.deletePrice},
 
+		{"GET", "/api/v1/plugin-metrics", a.pluginMetrics},
 		{"GET", "/api/v1/plugins", a.listPlugins},
 		{"GET", "/api/v1/plugins/{ref}", a.showPlugin},
 		{"PUT", "/api/v1/plugins/{ref}", a.pushPlugin},

@@ -117,3 +117,8 @@ func (a *api) deletePlugin(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
+
+func (a *api) pluginMetrics(w http.ResponseWriter, r *http.Request) error {
+	a.PluginMetrics.ServeHTTP(w, r)
+	return nil
+}

@@ -95,7 +95,7 @@ func TestClientUsesTheWholeAPIAsDocumented(t *testing.T) {
 	if r, err := c.Ready(ctx); err != nil || !r.Ready {
 		t.Errorf("ready: got %v, %v", r, err)
 	}
-	for _, path := range []string{"/livez", "/metrics", "/api/v1/openapi.yaml", "/api/v1/profiles/heap"} {
+	for _, path := range []string{"/livez", "/metrics", "/api/v1/plugin-metrics", "/api/v1/openapi.yaml", "/api/v1/profiles/heap"} {
 		if res, body := call(t, s.URL+path, "GET", ""); res.StatusCode != http.StatusOK || body == "" {
 			t.Errorf("%s: got %d", path, res.StatusCode)
 		}

@@ -210,6 +210,8 @@ func (p *processor) administer(ctx context.Context) error {
 	if err := prober.TrustFile(p.cfg.Envoy.CAFile); err != nil {
 		p.log.Warn("channel tests trust the system's certificates only", "err", err)
 	}
+	own := prometheus.NewRegistry() // its size is up to plugins, so that it is not among ours
+	own.MustRegister(p.plugins.Own())
 	handler := admin.New(admin.Options{
 		Store:         p.store,
 		Token:         store.Secret(p.cfg.Admin.Token.Reveal()),
@@ -219,6 +221,7 @@ func (p *processor) administer(ctx context.Context) error {
 		Logger:        p.log,
 		ChannelTester: prober,
 		Plugins:       p.plugins,
+		PluginMetrics: promhttp.HandlerFor(own, promhttp.HandlerOpts{}),
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)
 	if err != nil {

@@ -14,6 +14,7 @@ type Filter struct {
 	Body     string // in the place of each request's body; empty: as it came
 	Tail     string // behind each response; not empty: it has a hook for responses
 	Upstream string // it asks this one, GET /judge, and lets only those requests through for which the answer is 200; else it answers 403 "judged"
+	Metric   string // a counter that each request adds one to; empty: none
 	Traps    bool   // requests end in a trap
 	Picky    bool   // it refuses an empty configuration, with the words "an empty configuration"
 	Schema   string // custom section weir.schema
@@ -51,6 +52,10 @@ func (f Filter) Wasm() []byte {
 		"proxy_http_call": slices.Concat(five, five), "proxy_continue_stream": five[:1], "proxy_send_local_response": slices.Concat(five, five[:3]),
 	} {
 		b.imports[name] = b.Import("env", name, params, Types{I32})
+	}
+	if f.Metric != "" {
+		b.imports["proxy_define_metric"] = b.Import("env", "proxy_define_metric", five[:4], Types{I32})
+		b.imports["proxy_increment_metric"] = b.Import("env", "proxy_increment_metric", Types{I32, I64}, Types{I32})
 	}
 	b.Memory(4, 64)
 	top := b.Global(I32, true, I32Const(filterHeap))
@@ -91,6 +96,10 @@ func (f Filter) requests(b *filterBuilder) {
 		head = Seq(b.call("proxy_get_header_map_value", I32Const(filterRequestHeaders), b.text(f.Copy), I32Const(filterOut), I32Const(filterOut+4)),
 			b.call("proxy_replace_header_map_value", I32Const(filterRequestHeaders), b.text("x-filter"),
 				I32Const(filterOut), I32Load(), I32Const(filterOut+4), I32Load()), head)
+	}
+	if f.Metric != "" {
+		head = Seq(b.call("proxy_define_metric", I32Const(0), b.text(f.Metric), I32Const(filterOut)),
+			b.call("proxy_increment_metric", I32Const(filterOut), I32Load(), I64Const(1)), head)
 	}
 	if f.Body != "" {
 		body = b.call("proxy_set_buffer_bytes", I32Const(filterRequestBody), I32Const(0), Get(1), b.text(f.Body))

@@ -74,6 +74,7 @@ func start(t testing.TB, dsn string, key []byte, change func(*admin.Options), wr
 		Logger:        log,
 		ChannelTester: admin.NewProber(),
 		Plugins:       plugins(t, s),
+		PluginMetrics: http.HandlerFunc(metrics),
 	}
 	if change != nil {
 		change(&o)

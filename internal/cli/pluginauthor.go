@@ -189,7 +189,10 @@ A case is sections in a text file; those not needed are left out:
 
 Responses are response.sse and response.json, as recorded, or response.text. want.request is the body that a provider gets if it is
 changed, want.response the bytes that the client gets. Settings: operation, tenant, key, address, header, response-header, channels,
-budget, input-tokens, time, grants, show-body, status.`,
+budget, input-tokens, time, grants, show-body, status, cuts (all, events, none).
+
+A plugin that speaks proxy-wasm is tried in the same way. Its calls are answered by sections "answer UPSTREAM": a status, headers, an empty
+line and a body, or "no answer". want has a line for each call, property and metric, and want.calls the calls as they were made.`,
 		Example: `  weir plugin test
   weir plugin test guard.wasm --cases cases --max-fuel 500000
   weir plugin test plugins/library/limits --update`,
@@ -212,7 +215,7 @@ func runPluginTest(c *cobra.Command, args []string, f testFlags) error {
 	}
 	b, err := trial.NewBench(c.Context(), p.wasm, trial.Options{Name: p.name, CacheDir: compiled(), MaxFuel: f.maxFuel, Update: f.update, Quick: f.quick})
 	if err != nil {
-		return benchHint(err)
+		return err
 	}
 	defer func() { _ = b.Close(c.Context()) }() // the process ends
 	results := []*trial.Result{}

@@ -12,6 +12,6 @@ import (
 func TestScriptsWithoutAServer(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/offline", RequireUniqueNames: true, UpdateScripts: *update,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "filter": filter},
 	})
 }

@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -35,7 +34,7 @@ included, and fuel. A folder is built first. Events are those of the case's resp
 		}
 		b, err := trial.NewBench(c.Context(), p.wasm, trial.Options{Name: p.name, CacheDir: compiled()})
 		if err != nil {
-			return benchHint(err)
+			return err
 		}
 		defer func() { _ = b.Close(c.Context()) }() // the process ends
 		all := []trial.Measurement{}
@@ -56,14 +55,6 @@ included, and fuel. A folder is built first. Events are those of the case's resp
 		})
 	}
 	return c
-}
-
-// benchHint says what to do about a module that cannot be tried.
-func benchHint(err error) error {
-	if errors.Is(err, trial.ErrFilter) {
-		return withHint(err, "try it with the tests of its own SDK, then attach it with --mode shadow, which only counts what it would do")
-	}
-	return err
 }
 
 func pluginInspect() *cobra.Command {

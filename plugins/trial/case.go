@@ -26,11 +26,13 @@ const (
 	inStream   = "response.sse"
 	inJSON     = "response.json"
 	inText     = "response.text"
+	inAnswer   = "answer " // and the name of an upstream; may be there several times
 
 	wantOutcome  = "want"
 	wantRequest  = "want.request"
 	wantResponse = "want.response"
 	wantText     = "want.text"
+	wantCalls    = "want.calls"
 )
 
 // Case is an exchange and what a plugin should make of it.
@@ -45,6 +47,8 @@ type Case struct {
 	config  []byte
 	grants  []host.Capability // nil: what the module imports
 	at      time.Time         // as the plugin sees it
+	cuts    cutting
+	answers map[string][]*fixture // of upstreams, in order
 }
 
 // asked is the request of a case.
@@ -104,18 +108,26 @@ func ReadCases(dir string) ([]*Case, error) {
 
 // ParseCase reads a case from its text.
 func ParseCase(name, text string) (*Case, error) {
-	c := &Case{Name: name, archive: parseArchive(text), at: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)}
+	c := &Case{Name: name, archive: parseArchive(text), at: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), cuts: cutAll, answers: map[string][]*fixture{}}
 	c.About = strings.TrimSpace(c.archive.comment)
 	c.asked = asked{
 		operation: policy.OpChat, tenant: policy.Tenant{ID: 1, Name: "acme"}, key: policy.Key{ID: 1, Name: "ci", Tenant: 1}, address: "192.0.2.1",
 		channels: []string{"main"},
 	}
 	c.reply.status = 200
-	known := []string{inSettings, inConfig, inRequest, inStream, inJSON, inText, wantOutcome, wantRequest, wantResponse, wantText}
+	known := []string{inSettings, inConfig, inRequest, inStream, inJSON, inText, wantOutcome, wantRequest, wantResponse, wantText, wantCalls}
 	responses := 0
 	for i, s := range c.archive.sections {
+		if upstream, ok := strings.CutPrefix(s.name, inAnswer); ok {
+			f, err := readFixture(s.text)
+			if err != nil {
+				return nil, fmt.Errorf("section %q: %w", s.name, err)
+			}
+			c.answers[upstream] = append(c.answers[upstream], f)
+			continue
+		}
 		if !slices.Contains(known, s.name) {
-			return nil, fmt.Errorf("there is no section %q, but: %s", s.name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("there is no section %q, but: %s, answer UPSTREAM", s.name, strings.Join(known, ", "))
 		}
 		if slices.ContainsFunc(c.archive.sections[:i], func(o section) bool { return o.name == s.name }) {
 			return nil, fmt.Errorf("the section %q is there twice", s.name)
@@ -226,6 +238,8 @@ func (c *Case) set(name, value string) error {
 		c.reply.status, err = strconv.Atoi(value)
 	case "time":
 		c.at, err = time.Parse(time.RFC3339, value)
+	case "cuts":
+		err = c.readCuts(value)
 	case "grants":
 		c.grants, err = Grants(list(value))
 	default:

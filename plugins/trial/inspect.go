@@ -107,9 +107,6 @@ func start(ctx context.Context, h *host.Host, m *meter.Module, s host.Source) (s
 	return p, nil
 }
 
-// ErrFilter says that a module speaks proxy-wasm: only its own SDK can try it, with a host of its own.
-var ErrFilter = errors.New("it speaks proxy-wasm, and cases are for plugins of weir/1")
-
 func (r *Report) refuse(err error) {
 	if f, ok := errors.AsType[*host.Failure](err); ok && f.Reason == host.Refused {
 		r.Remarks = append(r.Remarks, f.Detail)

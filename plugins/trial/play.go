@@ -24,6 +24,8 @@ type outcome struct {
 	replied  bool     // there is a response
 	whole    bool     // it was asked for in one piece
 	response bool     // the request was let through, so that a response comes
+	local    bool     // client is what the plugin has answered itself
+	calls    string   // want.calls
 }
 
 // stage is an exchange on its way: first its request is judged, then its response played.
@@ -40,7 +42,12 @@ var exchangeID = uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057")
 // begin judges the request of a case.
 func begin(c *Case, r *recorder) *stage {
 	a := &c.asked
-	link := chain.Link{ID: 1, Name: "plugin", Plugin: r, Headers: names(slices.Concat(a.headers, c.reply.headers)), Body: a.showBody}
+	link := chain.Link{ID: 1, Name: "plugin", Headers: names(slices.Concat(a.headers, c.reply.headers)), Body: a.showBody}
+	if r.filter != nil {
+		link.Filter = r.filter.link(r)
+	} else {
+		link.Plugin = r
+	}
 	if len(c.reply.headers) == 0 {
 		link.Headers = append(link.Headers, "content-type")
 	}
@@ -52,7 +59,7 @@ func begin(c *Case, r *recorder) *stage {
 		o.Budget = func(policy.TenantID, policy.KeyID) (int64, bool) { return *a.budget, true }
 	}
 	s := &stage{c: c, recorder: r, question: &policy.Question{
-		Exchange: exchangeID, Tenant: &a.tenant, Key: &a.key, Address: a.address, Headers: a.headers, Operation: a.operation,
+		Exchange: exchangeID, Path: paths[a.operation], Tenant: &a.tenant, Key: &a.key, Address: a.address, Headers: a.headers, Operation: a.operation,
 		Body: a.body, Channels: func(string) []string { return a.channels },
 	}}
 	s.question.Model, s.question.Stream = modelOf(a.body)
@@ -60,6 +67,11 @@ func begin(c *Case, r *recorder) *stage {
 	ruling, denial := s.judge.Request(s.question)
 	s.ruled(ruling, denial)
 	return s
+}
+
+// paths are where clients ask for operations.
+var paths = map[policy.Operation]string{
+	policy.OpChat: "/v1/chat/completions", policy.OpCompletions: "/v1/completions", policy.OpEmbeddings: "/v1/embeddings", policy.OpResponses: "/v1/responses",
 }
 
 func modelOf(body []byte) (model string, stream bool) {
@@ -75,6 +87,10 @@ func modelOf(body []byte) (model string, stream bool) {
 
 // ruled notes what became of the request.
 func (s *stage) ruled(r *policy.Ruling, d *policy.Denial) {
+	if d != nil && d.Reply != nil {
+		s.answered("request", d.Reply)
+		return
+	}
 	if d != nil {
 		s.fact("request denied %d %s: %s", d.Status, d.Code, d.Message)
 		return
@@ -112,6 +128,7 @@ func (s *stage) fact(format string, args ...any) {
 // watch plays a response in chunks that end at the given offsets, and at its end.
 func (s *stage) watch(body []byte, cuts []int) {
 	if s.c.reply.media == "" || !s.out.response || !s.judge.Watches() {
+		s.judge.Abandon()
 		return
 	}
 	w := s.judge.Watch(s.question)
@@ -162,12 +179,18 @@ func (s *stage) pour(w policy.Watcher, body []byte, cuts []int) {
 	s.out.client = client.String()
 	if d := s.recorder.denial; d != nil {
 		s.fact("response ended %d %s: %s", d.Status, d.Code, d.Message)
+	} else if s.recorder.cut {
+		s.fact("response ended")
 	} else {
 		s.fact("response goes on")
 	}
 }
 
 func (s *stage) replaced(d *policy.Denial) {
+	if d.Reply != nil {
+		s.answered("response", d.Reply)
+		return
+	}
 	s.fact("response denied %d %s: %s", d.Status, d.Code, d.Message)
 }
 
@@ -175,6 +198,9 @@ func (s *stage) replaced(d *policy.Denial) {
 func (s *stage) end() *outcome {
 	for _, t := range s.recorder.tags {
 		s.fact("tag %s=%s", t.Name, t.Value)
+	}
+	if f := s.recorder.filter; f != nil {
+		s.facts(f)
 	}
 	return &s.out
 }
@@ -184,6 +210,13 @@ func (o *outcome) sections(c *Case) map[string]string {
 	got := map[string]string{wantOutcome: strings.Join(o.facts, "\n") + "\n"}
 	if o.forward != "" {
 		got[wantRequest] = pretty(o.forward)
+	}
+	if o.calls != "" {
+		got[wantCalls] = o.calls
+	}
+	if o.local {
+		got[wantResponse] = pretty(o.client)
+		return got
 	}
 	if o.replied && o.client != "" {
 		got[wantResponse] = o.client

@@ -17,8 +17,9 @@ type asker = chain.Plugin
 // recorder passes calls on to a plugin and keeps what they cost and what was said.
 type recorder struct {
 	asker
-	known map[string]host.Result // results of events by their input, where the plugin counts nothing; nil: each call is made
-	keep  bool                   // the calls themselves are kept
+	filter *filter                // instead
+	known  map[string]host.Result // results of events by their input, where the plugin counts nothing; nil: each call is made
+	keep   bool                   // the calls themselves are kept
 
 	calls    []call
 	cost     Cost
@@ -26,6 +27,9 @@ type recorder struct {
 	denial   *abi.Denial // of an event
 	failures []*host.Failure
 	logs     []host.LogLine
+
+	properties map[string][]byte // that a filter set
+	cut        bool              // a filter has ended the response after a part of it had gone out
 }
 
 // call is what a plugin was asked; one of the two is nil.

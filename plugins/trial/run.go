@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -37,6 +38,9 @@ type Bench struct {
 	at      time.Time // the plugin's clock; zero: the system's
 	needs   []host.Capability
 	counts  bool // it has counters, so its verdicts are not those of its input alone
+
+	filters *proxywasm.Host // if the module speaks proxy-wasm
+	said    *lines          // by it
 }
 
 // freshCounters are counters that can begin anew.
@@ -52,25 +56,32 @@ func (f *freshCounters) Add(c host.Counter, delta int64, window time.Duration, n
 	return (*f.Load()).Add(c, delta, window, now)
 }
 
-// NewBench returns a bench for a module. It returns an error wrapping [ErrFilter] for one that speaks proxy-wasm.
+// NewBench returns a bench for a module.
 func NewBench(ctx context.Context, wasm []byte, o Options) (*Bench, error) {
-	if m, err := meter.Instrument(wasm, meterLimits(o.Limits)); err == nil && proxywasm.Speaks(m) {
-		return nil, fmt.Errorf("plugin %s: %w", o.Name, ErrFilter)
-	}
-	b := &Bench{wasm: wasm, options: o, count: &freshCounters{}}
+	b := &Bench{wasm: wasm, options: o, count: &freshCounters{}, said: &lines{}}
 	b.count.reset()
-	h, err := host.New(ctx, host.Options{CacheDir: o.CacheDir, Counters: b.count, Clock: b.clock})
+	h, err := host.New(ctx, host.Options{CacheDir: o.CacheDir, Counters: b.count, Clock: b.clock, Logger: slog.New(b.said)})
 	if err != nil {
 		return nil, err
 	}
 	b.host = h
+	if m, err := meter.Instrument(wasm, meterLimits(o.Limits)); err == nil && proxywasm.Speaks(m) {
+		if b.filters, err = proxywasm.New(ctx, h); err != nil {
+			return nil, errors.Join(err, h.Close(ctx))
+		}
+	}
 	b.needs = needs(wasm, o.Limits)
 	b.counts = slices.Contains(b.needs, host.Counting)
 	return b, nil
 }
 
 // Close frees what the bench holds.
-func (b *Bench) Close(ctx context.Context) error { return b.host.Close(ctx) }
+func (b *Bench) Close(ctx context.Context) error {
+	if b.filters != nil {
+		b.filters.Close()
+	}
+	return b.host.Close(ctx)
+}
 
 func (b *Bench) clock() time.Time {
 	if b.at.IsZero() {
@@ -95,7 +106,8 @@ type Result struct {
 // Run tries a case. Its error is of the machine; what is wrong with the plugin stands in the result.
 func (b *Bench) Run(ctx context.Context, c *Case) (*Result, error) {
 	r := &Result{Name: c.Name, About: c.About}
-	p, err := b.load(ctx, c)
+	t := &trialRun{bench: b, c: c, result: r}
+	free, err := t.load(ctx)
 	if err != nil {
 		if err := b.unloaded(c, r, err); err != nil {
 			return nil, err
@@ -103,13 +115,12 @@ func (b *Bench) Run(ctx context.Context, c *Case) (*Result, error) {
 		r.Passed = len(r.Faults) == 0
 		return r, nil
 	}
-	t := &trialRun{bench: b, c: c, plugin: p, result: r}
 	if !b.counts {
 		t.known = map[string]host.Result{}
 	}
 	err = t.all(ctx)
 	r.Passed = len(r.Faults) == 0
-	return r, errors.Join(err, p.Close())
+	return r, errors.Join(err, free())
 }
 
 func (b *Bench) load(ctx context.Context, c *Case) (*host.Plugin, error) {
@@ -134,7 +145,7 @@ func (b *Bench) unloaded(c *Case, r *Result, err error) error {
 	}
 	t := &trialRun{bench: b, c: c, result: r}
 	r.Plays = 1
-	return t.compare(map[string]string{wantOutcome: strings.ReplaceAll(f.Detail, "\n", `\n`) + "\n"})
+	return t.compare(map[string]string{wantOutcome: strings.ReplaceAll(f.Detail, "\n", `\n`) + "\n"}, false)
 }
 
 func (r *Result) fault(what, detail string) {
@@ -149,6 +160,7 @@ type trialRun struct {
 	bench  *Bench
 	c      *Case
 	plugin asker
+	filter *filter // instead
 	known  map[string]host.Result
 	result *Result
 }
@@ -156,9 +168,12 @@ type trialRun struct {
 // once plays the exchange with its response cut.
 func (t *trialRun) once(body []byte, cuts []int, fresh bool) (*outcome, *recorder) {
 	t.bench.count.reset()
-	r := &recorder{asker: t.plugin, known: t.known}
+	r := &recorder{asker: t.plugin, filter: t.filter, known: t.known}
 	if fresh {
 		r.known = nil
+	}
+	if t.filter != nil {
+		t.filter.begin()
 	}
 	s := begin(t.c, r)
 	s.watch(body, cuts)
@@ -176,6 +191,9 @@ func (t *trialRun) all(ctx context.Context) error {
 	for _, l := range r.logs {
 		t.result.Logs = append(t.result.Logs, l.Message)
 	}
+	if t.filter != nil {
+		t.result.Logs = t.filter.said.all()
+	}
 	if len(r.failures) > 0 {
 		f := r.failures[0]
 		t.result.fault("", fmt.Sprintf("plugin %s: %s: %s: %s", f.Plugin, f.Call, f.Reason, f.Detail))
@@ -187,14 +205,21 @@ func (t *trialRun) all(ctx context.Context) error {
 		t.result.Hint = "look at what it does for each byte of its input, or raise --max-fuel"
 	}
 	want := first.sections(t.c)
-	if err := t.compare(want); err != nil {
+	if err := t.compare(want, first.local); err != nil {
 		return err
 	}
-	if first.replied && !first.whole {
-		t.cutBytes(ctx, body, want)
-	}
-	if first.replied && t.c.reply.text != "" {
-		t.cutText(ctx, want)
+	switch {
+	case !first.replied || t.c.cuts == cutNone:
+	case t.c.cuts == cutEvents && !first.whole:
+		o, _ := t.once(body, eventEnds(body), true)
+		t.same(o, want, "event by event")
+	case t.c.cuts == cutAll:
+		if !first.whole {
+			t.cutBytes(ctx, body, want)
+		}
+		if t.c.reply.text != "" {
+			t.cutText(ctx, want)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("try the case %s: %w", t.c.Name, err)
@@ -203,9 +228,12 @@ func (t *trialRun) all(ctx context.Context) error {
 }
 
 // compare holds what came against what is wanted.
-func (t *trialRun) compare(got map[string]string) error {
+func (t *trialRun) compare(got map[string]string, local bool) error {
 	c := t.c
-	if _, ok := c.archive.get(wantResponse); !ok {
+	if _, ok := c.archive.get(wantCalls); !ok {
+		delete(got, wantCalls)
+	}
+	if _, ok := c.archive.get(wantResponse); !ok && !local {
 		delete(got, wantResponse)
 	} else if _, ok := c.archive.get(wantText); !ok {
 		delete(got, wantText)
@@ -218,10 +246,10 @@ func (t *trialRun) compare(got map[string]string) error {
 		t.result.Hint = "run it with --update, and review what that writes"
 		return nil
 	}
-	for _, name := range []string{wantOutcome, wantRequest, wantText, wantResponse} {
+	for _, name := range []string{wantOutcome, wantRequest, wantText, wantResponse, wantCalls} {
 		want, _ := c.archive.get(name)
 		have := got[name]
-		if name == wantRequest || name == wantResponse && c.reply.media == mediaJSON {
+		if name == wantRequest || name == wantResponse && (c.reply.media == mediaJSON || local) {
 			want = pretty(want)
 		}
 		if name == wantOutcome {

@@ -7,6 +7,7 @@
 //	tenants:  [{name: acme}]
 //	channels: [{name: openai, provider: openai, api_key: "env:OPENAI_API_KEY", models: [gpt-4o]}]
 //	keys:     [{name: laptop, tenant: acme, hash: "sha256:…"}]
+//	plugins:  [{name: guard, source: guard.wasm}]
 //
 // [Read] reads files, [Plan] compares them with what there is and returns the steps between the two, [Step.Do] takes one. What is left out of a thing is as if it
 // had just been made. Things that are in no file stay, unless they are to be pruned; and then only of sections that are in some file.
@@ -37,6 +38,14 @@ type Kind struct {
 	List func(ctx context.Context, c *admin.Client) ([]Existing, error)
 }
 
+// one is the kind's name with its article.
+func (k *Kind) one() string {
+	if strings.ContainsRune("aeiou", rune(k.Name[0])) {
+		return "an " + k.Name
+	}
+	return "a " + k.Name
+}
+
 // Thing is an element of a section: a pointer to a struct that YAML is decoded into.
 type Thing interface {
 	// Ident returns what the thing is known by, within its kind; empty if that is missing.
@@ -61,10 +70,13 @@ type Existing struct {
 	Delete func(ctx context.Context) error
 }
 
-// Environment is where secrets are.
+// Environment is where secrets and modules are.
 type Environment struct {
 	Lookup   func(name string) (string, bool)
 	ReadFile func(path string) ([]byte, error)
+	Module   func(source string) ([]byte, error) // nil: files cannot declare plugins
+
+	digests digests
 }
 
 // Declared is what files say.
@@ -93,6 +105,7 @@ type File struct {
 
 // Read reads files. It returns an [*Error] with all mistakes that it finds.
 func Read(kinds []Kind, files []File, env Environment) (*Declared, error) {
+	env.digests = digests{}
 	r := reader{kinds: kinds, env: env, out: &Declared{items: map[string][]item{}, sections: map[string]bool{}}, seen: map[string]string{}}
 	for _, f := range files {
 		r.file(f)
@@ -210,7 +223,7 @@ func (r *reader) sections() string {
 
 func (r *reader) element(k *Kind, n ast.Node) {
 	if _, ok := mapping(n); !ok {
-		r.at(n, "a %s must be a mapping, as in {name: …}", k.Name)
+		r.at(n, "%s must be a mapping, as in {name: …}", k.one())
 		return
 	}
 	t := k.New()
@@ -220,7 +233,7 @@ func (r *reader) element(k *Kind, n ast.Node) {
 	}
 	ident := t.Ident()
 	if ident == "" {
-		r.at(n, "a %s needs a name", k.Name)
+		r.at(n, "%s needs a name", k.one())
 		return
 	}
 	if err := t.Resolve(r.env); err != nil {

@@ -30,6 +30,12 @@ func environ(m map[string]string) apply.Environment {
 			}
 			return nil, fs.ErrNotExist
 		},
+		Module: func(source string) ([]byte, error) {
+			if v, ok := m["module "+source]; ok {
+				return []byte(v), nil
+			}
+			return nil, errors.New("there is no such module")
+		},
 	}
 }
 
@@ -46,10 +52,11 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 	const hash = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 	for text, want := range map[string]string{
 		"tenants: [":                               "a.yaml:1: not YAML: ",
-		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys, limits, budgets, prices",
-		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys, limits, budgets, prices`,
+		"- a":                                      "a.yaml:1: a document must hold sections: tenants, channels, keys, limits, budgets, prices, plugins, attachments",
+		"tenants: []\nroutes: []":                  `a.yaml:2: unknown section "routes"; there are tenants, channels, keys, limits, budgets, prices, plugins, attachments`,
 		"tenants: {name: a}":                       "a.yaml:1: tenants must be a list",
 		"tenants:\n- a":                            "a.yaml:2: a tenant must be a mapping",
+		"attachments:\n- a":                        "a.yaml:2: an attachment must be a mapping",
 		"tenants:\n- name: a\n  nmae: b":           `a.yaml:3: unknown field "nmae"`,
 		"tenants:\n- disabled: true":               "a.yaml:2: a tenant needs a name",
 		"tenants:\n- name: a\n- name: a":           "a.yaml:3: tenant a is declared already, at a.yaml:2",
@@ -73,6 +80,15 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 		"budgets:\n- {key: a, usd: 1e30}":                                                         "not an amount of dollars",
 		"prices:\n- {model: m}":                                                                   "a.yaml:2: price m: it needs rates",
 		"prices:\n- {model: m, rates: [{input: a}]}":                                              "input: \"a\" is not an amount of dollars",
+		"plugins:\n- {name: p}":                                                                   "a.yaml:2: plugin p: it needs a source",
+		"plugins:\n- {name: p, source: absent.wasm}":                                              "a.yaml:2: plugin p: source: there is no such module",
+		"attachments:\n- {tenant: a}":                                                             "a.yaml:2: attachment of nothing: it needs a plugin",
+		"attachments:\n- {plugin: p, version: 12ab}":                                              "attachment p, for all: version: it is the whole digest",
+		"attachments:\n- {plugin: p, tenant: a, time: 5}":                                         `attachment p, for the tenant a: time: "5" is not a time`,
+		"attachments:\n- {plugin: p, key: k, upstreams: [{name: a}]}":                             "attachment p, for the key default/k: upstreams: each needs",
+		"attachments:\n- {plugin: p, config: '@/absent'}":                                         "config: file does not exist",
+		"attachments:\n- {plugin: p, grant: log}":                                                 `unknown field "grant"`,
+		"attachments:\n- {plugin: p}\n- {plugin: p, place: 3}":                                    "attachment p, for all is declared already, at a.yaml:2",
 		"channels:\n- {name: c}":                                                                  "needs a provider",
 		"channels:\n- {name: c, provider: azure}":                                                 "needs a base_url",
 		"channels:\n- {name: c, provider: openai}":                                                "needs models",
@@ -135,7 +151,7 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := map[string]string{"OPENAI_API_KEY": "sk-provider", "CI_KEY": "sk-of-ci-0123456789"}
+	env := map[string]string{"OPENAI_API_KEY": "sk-provider", "CI_KEY": "sk-of-ci-0123456789", "module guard.wasm": module(403)}
 	text := string(example)
 	expect := func(what string, got []string, want ...string) {
 		t.Helper()
@@ -145,11 +161,11 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 	}
 	expect("the first time", run(t, c, true, env, text), "create tenant acme", "create channel openai", "create key acme/laptop", "create key default/ci",
 		"create limit of the key acme/laptop, for gpt-4o*", "create limit of the tenant acme, for each key, for *",
-		"create budget of the key acme/laptop", "create budget of the tenant acme", "create price vllm/*")
+		"create budget of the key acme/laptop", "create budget of the tenant acme", "create price vllm/*", "create plugin guard", "create attachment guard, for the key acme/laptop")
 	expect("again", run(t, c, true, env, text))
-	text = strings.NewReplacer("weight: 1", "weight: 7", "usd: 20", "usd: 30.5", "time_zone: UTC", "time_zone: Europe/Berlin", "output: 0.8", "output: 0.9", `["gpt-4o*"]`, `["*"]`, "tokens_per_minute: 100000\n", "tokens_per_minute: 5\n", "expires: 2099-01-01T00:00:00Z", "").Replace(text)
+	text = strings.NewReplacer("weight: 1", "weight: 7", "usd: 20", "usd: 30.5", "time_zone: UTC", "time_zone: Europe/Berlin", "output: 0.8", "output: 0.9", "place: 0", "place: 5", "words: [dragon]", "words: [unicorn, dragon]", `["gpt-4o*"]`, `["*"]`, "tokens_per_minute: 100000\n", "tokens_per_minute: 5\n", "expires: 2099-01-01T00:00:00Z", "").Replace(text)
 	expect("other values", run(t, c, false, env, text), "change tenant acme time_zone", "change channel openai weight", "change key acme/laptop models expires",
-		"change limit of the key acme/laptop, for gpt-4o* tokens_per_minute", "change budget of the key acme/laptop usd", "change price vllm/* rates")
+		"change limit of the key acme/laptop, for gpt-4o* tokens_per_minute", "change budget of the key acme/laptop usd", "change price vllm/* rates", "change attachment guard, for the key acme/laptop place config")
 	expect("and again", run(t, c, false, env, text))
 	env = maps.Clone(env)
 	env["OPENAI_API_KEY"], env["CI_KEY"] = "sk-another", "sk-another-of-ci"
@@ -168,6 +184,7 @@ func TestApplyMakesWhatIsDeclaredAndThenNothing(t *testing.T) {
 	expect("no limits", run(t, c, true, env, "limits: []"), "delete limit of the tenant acme, for each key, for *")
 	expect("no budgets and prices", run(t, c, true, env, "budgets: []\nprices:\n"), "delete price vllm/*", "delete budget of the tenant acme",
 		"delete budget of the key acme/laptop")
+	expect("no plugins", run(t, c, true, env, "plugins: []\nattachments: []\n"), "delete attachment guard, for the key acme/laptop", "delete plugin guard")
 	expect("no keys and tenants", run(t, c, true, env, "tenants: []\nkeys: []\n"), "delete key default/ci", "delete key acme/laptop", "delete tenant acme")
 	expect("nothing is left", run(t, c, true, env, "tenants: []\nchannels: []\nkeys: []"))
 }
@@ -178,7 +195,7 @@ func TestEveryMemberIsDeclaredInTheExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := read(map[string]string{"OPENAI_API_KEY": "sk-provider", "CI_KEY": "sk-of-ci-0123456789"}, string(example))
+	d, err := read(map[string]string{"OPENAI_API_KEY": "sk-provider", "CI_KEY": "sk-of-ci-0123456789", "module guard.wasm": module(403)}, string(example))
 	if err != nil || d == nil {
 		t.Fatal(err)
 	}

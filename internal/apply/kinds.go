@@ -24,6 +24,8 @@ func Kinds() []Kind {
 		{"limits", "limit", func() Thing { return &limit{} }, listLimits},
 		{"budgets", "budget", func() Thing { return &budget{} }, listBudgets},
 		{"prices", "price", func() Thing { return &price{} }, listPrices},
+		{"plugins", "plugin", func() Thing { return &plugin{} }, listPlugins},
+		{"attachments", "attachment", func() Thing { return &attachment{} }, listAttachments},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-proxy/weir/internal/apply"
+	"github.com/weir-proxy/weir/internal/fetch"
 )
 
 func applyCommand() *cobra.Command {
@@ -19,16 +20,17 @@ func applyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply -f FILE… [--prune] [--dry-run]",
 		Short: "Make an installation what files say",
-		Long: `Make tenants, channels, keys, limits, budgets and prices what YAML files say, and nothing else of them: what is left out of one is as if
-it had just been made. A second time there is nothing to do. A file may have several documents, - is standard input, and -f may be given
-more than once.
+		Long: `Make tenants, channels, keys, limits, budgets, prices, plugins and their attachments what YAML files say, and nothing else of them: what
+is left out of one is as if it had just been made. A second time there is nothing to do. A file may have several documents, - is standard
+input, and -f may be given more than once.
 
 Things that are in no file stay. With --prune they are deleted, keys being revoked, but only of sections that are in some file; the tenant
 "default" stays. --dry-run prints what would be done and does nothing.
 
 Keys are declared by their hash (sha256: and 64 hexadecimal digits), or by secret: env:NAME or @FILE, which is hashed here and not sent;
-credentials of channels by api_key: env:NAME or @FILE. Changes are made one by one; a failure ends the run, and what was done before stays
-done.`,
+credentials of channels by api_key: env:NAME or @FILE. A plugin has a source, as weir plugin push takes it: the module is pushed if it is not
+the latest version, and put in force where the plugin is attached. Changes are made one by one; a failure ends the run, and what was done
+before stays done.`,
 		Example: `  weir apply -f installation.yaml --dry-run
   weir apply -f tenants.yaml -f channels.yaml --prune
   generate-keys | weir apply -f -`,
@@ -42,7 +44,10 @@ done.`,
 				return err
 			}
 			kinds := apply.Kinds()
-			declared, err := apply.Read(kinds, files, apply.Environment{Lookup: os.LookupEnv, ReadFile: os.ReadFile})
+			declared, err := apply.Read(kinds, files, apply.Environment{
+				Lookup: os.LookupEnv, ReadFile: os.ReadFile,
+				Module: func(source string) ([]byte, error) { return fetch.Module(c.Context(), source, fetch.Options{}) },
+			})
 			if err != nil {
 				return withHint(err, "deploy/apply.yaml shows every section and what may stand in it")
 			}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -103,7 +104,12 @@ func devConfig(dir string, port int, dsn string) (config.Config, error) {
 	cfg.Envoy.Path = os.Getenv("WEIR_ENVOY")
 	cfg.Database.URL = config.Secret(dsn)
 	cfg.Processor.Socket = socketPath(dir)
-	return cfg.Complete(), nil
+	cfg.Plugins.Headers = strings.FieldsFunc(strings.ToLower(os.Getenv("WEIR_DEV_PLUGIN_HEADERS")), func(r rune) bool { return r == ',' || r == ' ' })
+	cfg = cfg.Complete()
+	if err := cfg.Validate(); err != nil {
+		return config.Config{}, err
+	}
+	return cfg, nil
 }
 
 // portsFree says which program to stop, or that another base would do, before anything is started.

@@ -136,6 +136,8 @@ it; the next start keeps the data.
 The provider is OpenAI when OPENAI_API_KEY is set, else a built-in one that invents its answers. Ports, all on 127.0.0.1, from N:
 N gateway, N+1 admin API, N+2 Envoy's admin, N+3 built-in provider, N+4 Postgres.
 
+$WEIR_DEV_PLUGIN_HEADERS names headers that plugins may be shown, as plugins.headers of weir.yaml does.
+
 It is not safe for more than that: its key sk-weir-dev and its admin token weir-dev-admin are known to all.`,
 		Example: `  weir dev
   curl http://127.0.0.1:10000/v1/models -H 'authorization: Bearer sk-weir-dev'`,

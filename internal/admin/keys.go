@@ -64,15 +64,8 @@ func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rates, err := n.Limits.change()
-	if err != nil {
-		return err
-	}
 	k, secret, err := a.Store.CreateKey(r.Context(), want)
 	if err != nil {
-		return err
-	}
-	if err := a.rate(r.Context(), store.LimitScope{Key: strconv.FormatInt(int64(k.ID), 10)}, n.Limits, rates); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusCreated, CreatedKey{Key: keyOf(k), Secret: secret.Reveal()})
@@ -111,15 +104,12 @@ func (a *api) changeKey(w http.ResponseWriter, r *http.Request) error {
 			want.Expires = c.Expires.Value
 		}
 	}
-	rates, err := c.Limits.change()
-	if err != nil {
+	var err error
+	if want.Limits, err = c.Limits.change(); err != nil {
 		return err
 	}
 	k, err := a.Store.SetKey(r.Context(), r.PathValue("ref"), want)
 	if err != nil {
-		return err
-	}
-	if err := a.rate(r.Context(), store.LimitScope{Key: strconv.FormatInt(int64(k.ID), 10)}, c.Limits, rates); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, keyOf(k))

@@ -94,8 +94,11 @@ func (n *NewKey) wanted() (store.NewKey, error) {
 	if n.Expires != nil {
 		want.Expires = *n.Expires
 	}
+	var err error
+	if want.Limits, err = n.Limits.change(); err != nil {
+		return want, err
+	}
 	if n.Hash != "" {
-		var err error
 		if want.Hash, err = parseHash(n.Hash); err != nil {
 			return want, err
 		}

@@ -88,12 +88,12 @@ func limitOf(l store.RateLimit) Limit {
 	return out
 }
 
-// change checks the rates and turns them into what the store takes. Zero is no rate: who wants to refuse everything disables the key.
-func (r *Rates) change() (store.RatesChange, error) {
-	var c store.RatesChange
-	if r == nil {
-		return c, nil
+// change checks the rates and turns them into what the store takes; nil if there is nothing to change. Zero is no rate: who wants to refuse everything disables the key.
+func (r *Rates) change() (*store.RatesChange, error) {
+	if r == nil || *r == (Rates{}) {
+		return nil, nil //nolint:nilnil // nothing is to be changed
 	}
+	var c store.RatesChange
 	for i, of := range []struct {
 		n    Nullable[int64]
 		to   **int64
@@ -111,7 +111,7 @@ func (r *Rates) change() (store.RatesChange, error) {
 		n := int64(0)
 		if of.n.Value != nil {
 			if n = *of.n.Value; n < 1 || n > of.most {
-				return c, invalid("%q must be from 1 to %d, or null for no limit, not %d", rateNames[i], of.most, n)
+				return nil, invalid("%q must be from 1 to %d, or null for no limit, not %d", rateNames[i], of.most, n)
 			}
 		}
 		*of.to = &n
@@ -120,25 +120,13 @@ func (r *Rates) change() (store.RatesChange, error) {
 		var d time.Duration
 		if v := r.BurstSeconds.Value; v != nil {
 			if !(*v >= limit.MinBurst.Seconds() && *v <= limit.MaxBurst.Seconds()) {
-				return c, invalid("%q must be from %v to %v, or null for the default", "burst_seconds", limit.MinBurst.Seconds(), limit.MaxBurst.Seconds())
+				return nil, invalid("%q must be from %v to %v, or null for the default", "burst_seconds", limit.MinBurst.Seconds(), limit.MaxBurst.Seconds())
 			}
 			d = time.Duration(*v * float64(time.Second)).Round(time.Millisecond)
 		}
 		c.Burst = &d
 	}
-	return c, nil
-}
-
-// empty reports whether nothing is to be changed.
-func (r *Rates) empty() bool { return r == nil || *r == Rates{} }
-
-// rate sets the limit of a key or tenant for all models, if there is something to set.
-func (a *api) rate(ctx context.Context, scope store.LimitScope, r *Rates, c store.RatesChange) error {
-	if r.empty() {
-		return nil
-	}
-	_, err := a.Store.SetRateLimit(ctx, scope, c)
-	return err
+	return &c, nil
 }
 
 func (a *api) listLimits(w http.ResponseWriter, r *http.Request) error {
@@ -160,14 +148,14 @@ func (a *api) setLimit(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &s, rateNames...); err != nil {
 		return err
 	}
-	if s.empty() {
-		return invalid("there is nothing to set").hint("give at least one of the rates")
-	}
 	c, err := s.change()
 	if err != nil {
 		return err
 	}
-	l, err := a.Store.SetRateLimit(r.Context(), store.LimitScope{Tenant: s.Tenant, Key: s.Key, EachKey: s.EachKey, Model: s.Model}, c)
+	if c == nil {
+		return invalid("there is nothing to set").hint("give at least one of the rates")
+	}
+	l, err := a.Store.SetRateLimit(r.Context(), store.LimitScope{Tenant: s.Tenant, Key: s.Key, EachKey: s.EachKey, Model: s.Model}, *c)
 	if err != nil {
 		return err
 	}

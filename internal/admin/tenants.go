@@ -30,11 +30,11 @@ func (a *api) createTenant(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &n); err != nil {
 		return err
 	}
-	rates, err := n.Limits.change()
-	if err != nil {
+	with := store.TenantChange{Budget: n.Budget.change()}
+	var err error
+	if with.Limits, err = n.Limits.change(); err != nil {
 		return err
 	}
-	with := store.TenantChange{Budget: n.Budget.change()}
 	if n.Parent != "" {
 		with.Parent = &n.Parent
 	}
@@ -43,9 +43,6 @@ func (a *api) createTenant(w http.ResponseWriter, r *http.Request) error {
 	}
 	t, err := a.Store.CreateTenant(r.Context(), n.Name, with)
 	if err != nil {
-		return err
-	}
-	if err := a.rate(r.Context(), store.LimitScope{Tenant: n.Name}, n.Limits, rates); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusCreated, tenantOf(t))
@@ -66,20 +63,17 @@ func (a *api) changeTenant(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &c, "parent", "budget"); err != nil {
 		return err
 	}
-	rates, err := c.Limits.change()
-	if err != nil {
-		return err
-	}
 	want := store.TenantChange{Name: c.Name, Disabled: c.Disabled, Groups: c.Groups, Parent: c.Parent.Value, Zone: c.TimeZone, Budget: changeOf(c.Budget)}
 	if c.Parent.Present && c.Parent.Value == nil {
 		none := ""
 		want.Parent = &none
 	}
-	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), want)
-	if err != nil {
+	var err error
+	if want.Limits, err = c.Limits.change(); err != nil {
 		return err
 	}
-	if err := a.rate(r.Context(), store.LimitScope{Tenant: t.Name}, c.Limits, rates); err != nil {
+	t, err := a.Store.SetTenant(r.Context(), r.PathValue("ref"), want)
+	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, tenantOf(t))

@@ -5,6 +5,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -64,26 +65,23 @@ func (b *budgets) Ended(e usage.Ending) {
 	}
 }
 
-// set puts the budgets of a configuration in force.
-func (b *budgets) set(c store.Configuration) error {
-	tenants := make([]budget.Tenant, 0, len(c.Tenants))
-	for _, t := range c.Tenants {
-		tenants = append(tenants, budget.Tenant{ID: t.ID, Parent: t.Parent})
-	}
-	all := make([]budget.Budget, 0, len(c.Budgets))
-	for _, one := range c.Budgets {
-		terms, err := one.Terms()
-		if err != nil {
-			return err
+// setTenants puts the tree of tenants in force, with the zones in which the periods of budgets begin.
+func (b *budgets) setTenants(all []store.Tenant) error {
+	zones := make(map[string]*time.Location)
+	tenants := make([]budget.Tenant, 0, len(all))
+	for i := range all {
+		t := &all[i]
+		zone := zones[t.Zone]
+		if zone == nil {
+			var err error
+			if zone, err = budget.ParseZone(t.Zone); err != nil {
+				return fmt.Errorf("tenant %q: %w", t.Name, err)
+			}
+			zones[t.Zone] = zone
 		}
-		all = append(all, terms)
+		tenants = append(tenants, budget.Tenant{ID: t.ID, Parent: t.Parent, Name: t.Name, Zone: zone})
 	}
-	x, err := budget.NewIndex(tenants, all)
-	if err != nil {
-		return err
-	}
-	b.book.SetIndex(x)
-	return nil
+	return b.book.SetTenants(tenants)
 }
 
 // run asks the bank until ctx ends; after closed, when nothing is admitted any more, what is not needed goes back. Drained returns as of when all logs are

@@ -171,7 +171,7 @@ func (p *processor) writeState() error {
 	if c == nil {
 		return nil
 	}
-	if err := s.file.Write(at, *c, s.keys, p.store); err != nil {
+	if err := s.file.Write(at, store.Rules{Configuration: *c, Terms: p.terms()}, s.keys, p.store); err != nil {
 		return err
 	}
 	if err := p.state.modules.Prune(c.Attachments); err != nil {
@@ -207,6 +207,10 @@ func (p *processor) restore(ctx context.Context) bool {
 		p.log.Error("what is kept on the disk is too old to decide by, or from the future", "as_of", s.Time, "max_stale", p.cfg.Database.MaxStale)
 		return false
 	}
+	if err := p.hold(s.Rules.Terms.All()); err != nil {
+		p.log.Error("what is kept on the disk cannot be used", "err", err)
+		return false
+	}
 	if err := p.state.keys.Replace(s.Keys); err != nil {
 		p.log.Error("what is kept on the disk cannot be used", "err", err)
 		return false
@@ -214,7 +218,7 @@ func (p *processor) restore(ctx context.Context) bool {
 	p.state.mu.Lock()
 	p.state.confirmed, p.state.restored = s.Time, true
 	p.state.mu.Unlock()
-	if err := p.apply(ctx, s.Configuration); err != nil {
+	if err := p.apply(ctx, s.Rules.Configuration); err != nil {
 		p.log.Error("what is kept on the disk cannot be put in force", "err", err)
 		return false
 	}

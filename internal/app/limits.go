@@ -112,18 +112,17 @@ func (l *limits) register(r prometheus.Registerer) {
 	}
 }
 
-// setLimits puts the limits of a configuration in force.
-func (p *processor) setLimits(c store.Configuration) error {
-	all := make([]limit.Limit, 0, len(c.Limits))
-	for _, l := range c.Limits {
-		all = append(all, l.Limit)
-	}
-	table, err := limit.NewTable(all)
-	if err != nil {
+// hold puts a change of budgets and limits in force.
+func (p *processor) hold(c store.TermsChange) error {
+	if err := p.books.limits.limiter.Change(c.Limits); err != nil {
 		return err
 	}
-	p.books.limits.limiter.SetTable(table)
-	return nil
+	return p.books.budgets.book.Change(c.Budgets)
+}
+
+// terms returns the budgets and limits that are in force.
+func (p *processor) terms() store.Terms {
+	return store.Terms{Budgets: p.books.budgets.book.Budgets(), Limits: p.books.limits.limiter.Table().Limits()}
 }
 
 // shareLimits agrees with the other processors on who has which share of the limits, again and again until ctx ends.

@@ -39,6 +39,7 @@ func (s *seen) register(r prometheus.Registerer) {
 func (p *processor) watch(ctx context.Context) error {
 	return p.store.Watch(ctx, store.Following{
 		Keys:  p.state.keys,
+		Terms: p.hold,
 		Apply: func(c store.Configuration) error { return p.apply(ctx, c) },
 		Seen:  p.seenBy,
 	})
@@ -64,10 +65,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	if err := p.attach(ctx, c); err != nil {
 		return err
 	}
-	if err := p.setLimits(c); err != nil {
-		return fmt.Errorf("revision %d: %w", c.Revision, err)
-	}
-	if err := p.books.budgets.set(c); err != nil {
+	if err := p.books.budgets.setTenants(c.Tenants); err != nil {
 		return fmt.Errorf("revision %d: %w", c.Revision, err)
 	}
 	p.engine.SetSnapshot(snapshot)

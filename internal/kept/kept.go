@@ -56,15 +56,15 @@ type File struct {
 
 // State is what a database said at a time.
 type State struct {
-	Time          time.Time // the database has confirmed it then
-	Configuration store.Configuration
-	Keys          *policy.KeyBuilder
+	Time  time.Time // the database has confirmed it then
+	Rules store.Rules
+	Keys  *policy.KeyBuilder
 }
 
 // Codec encodes a configuration with its credentials encrypted; *store.Store is one.
 type Codec interface {
-	SealConfiguration(c store.Configuration) ([]byte, error)
-	OpenConfiguration(b []byte) (store.Configuration, error)
+	SealConfiguration(c store.Rules) ([]byte, error)
+	OpenConfiguration(b []byte) (store.Rules, error)
 }
 
 // New returns the file at path, for the key that credentials are encrypted with.
@@ -79,7 +79,7 @@ func New(path string, secretKey []byte) (*File, error) {
 func (f *File) mac() hash.Hash { return hmac.New(sha256.New, f.key) }
 
 // Write puts a state, as of at, in the place of the one that is kept. The keys may change meanwhile.
-func (f *File) Write(at time.Time, c store.Configuration, keys *policy.Keyring, codec Codec) error {
+func (f *File) Write(at time.Time, c store.Rules, keys *policy.Keyring, codec Codec) error {
 	sealed, err := codec.SealConfiguration(c)
 	if err != nil {
 		return fmt.Errorf("keep configuration: %w", err)
@@ -174,7 +174,7 @@ func (f *File) Read(codec Codec) (State, error) {
 	if seen, ok := f.confirmed(); ok && seen.After(at) {
 		at = seen
 	}
-	return State{Time: at, Configuration: c, Keys: keys}, nil
+	return State{Time: at, Rules: c, Keys: keys}, nil
 }
 
 // confirmed returns when the file that was read has been confirmed last.

@@ -21,14 +21,16 @@ import (
 	"github.com/weir-proxy/weir/internal/kept"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/policy/budget"
+	"github.com/weir-proxy/weir/policy/limit"
 )
 
 // codec leaves encryption out.
 type codec struct{}
 
-func (codec) SealConfiguration(c store.Configuration) ([]byte, error) { return json.Marshal(c) }
+func (codec) SealConfiguration(c store.Rules) ([]byte, error) { return json.Marshal(c) }
 
-func (codec) OpenConfiguration(b []byte) (c store.Configuration, err error) {
+func (codec) OpenConfiguration(b []byte) (c store.Rules, err error) {
 	return c, json.Unmarshal(b, &c)
 }
 
@@ -52,7 +54,7 @@ func ring(t *testing.T, keys ...policy.Key) *policy.Keyring {
 	return r
 }
 
-func write(t *testing.T, f *kept.File, at time.Time, c store.Configuration, r *policy.Keyring) {
+func write(t *testing.T, f *kept.File, at time.Time, c store.Rules, r *policy.Keyring) {
 	t.Helper()
 	if err := f.Write(at, c, r, codec{}); err != nil {
 		t.Fatal(err)
@@ -65,7 +67,13 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 	if _, err := file(t, path, 1).Read(codec{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before anything is kept: %v", err)
 	}
-	c := store.Configuration{Revision: 7, Tenants: []store.Tenant{{Tenant: policy.Tenant{ID: 1, Name: "acme"}}}}
+	c := store.Rules{
+		Configuration: store.Configuration{Revision: 7, Tenants: []store.Tenant{{Tenant: policy.Tenant{ID: 1, Name: "acme"}}}},
+		Terms: store.Terms{
+			Budgets: []budget.Budget{{ID: 3, Key: 1, Tenant: 1, Amount: 5, Period: budget.Day}},
+			Limits:  []limit.Limit{{ID: 4, Tenant: 1, Model: "*", Rates: limit.Rates{Requests: 60}}},
+		},
+	}
 	r := ring(t, policy.Key{ID: 1, Tenant: 1, Hash: policy.HashKey("a"), Models: []string{"gpt-*"}}, policy.Key{ID: 2, Tenant: 1, Hash: policy.HashKey("b")})
 	f := file(t, path, 1)
 	write(t, f, noon, c, r)
@@ -78,7 +86,7 @@ func TestStateIsReadAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s.Configuration, c); diff != "" || !s.Time.Equal(at) {
+		if diff := cmp.Diff(s.Rules, c); diff != "" || !s.Time.Equal(at) {
 			t.Errorf("as of %s, want %s (-got +want):\n%s", s.Time, at, diff)
 		}
 		read := &policy.Keyring{}
@@ -110,7 +118,7 @@ func TestStateThatWasTouchedIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kept")
 	f := file(t, path, 1)
-	write(t, f, noon, store.Configuration{Revision: 1}, ring(t, policy.Key{ID: 1, Hash: policy.HashKey("a")}))
+	write(t, f, noon, store.Rules{Configuration: store.Configuration{Revision: 1}}, ring(t, policy.Key{ID: 1, Hash: policy.HashKey("a")}))
 	if err := f.Confirm(noon.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -160,22 +168,22 @@ func TestStateStaysWhenTheNextCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kept")
 	f := file(t, path, 1)
-	write(t, f, noon, store.Configuration{Revision: 1}, ring(t))
-	if err := f.Write(noon, store.Configuration{Revision: 2}, ring(t), broken{}); err == nil {
+	write(t, f, noon, store.Rules{Configuration: store.Configuration{Revision: 1}}, ring(t))
+	if err := f.Write(noon, store.Rules{Configuration: store.Configuration{Revision: 2}}, ring(t), broken{}); err == nil {
 		t.Fatal("no error")
 	}
 	s, err := file(t, path, 1).Read(codec{})
-	if err != nil || s.Configuration.Revision != 1 {
-		t.Errorf("revision %d, %v", s.Configuration.Revision, err)
+	if err != nil || s.Rules.Revision != 1 {
+		t.Errorf("revision %d, %v", s.Rules.Revision, err)
 	}
-	if err := file(t, filepath.Join(path, "no", "folder"), 1).Write(noon, store.Configuration{}, ring(t), codec{}); err == nil {
+	if err := file(t, filepath.Join(path, "no", "folder"), 1).Write(noon, store.Rules{}, ring(t), codec{}); err == nil {
 		t.Error("written where no folder is")
 	}
 }
 
 type broken struct{ codec }
 
-func (broken) SealConfiguration(store.Configuration) ([]byte, error) {
+func (broken) SealConfiguration(store.Rules) ([]byte, error) {
 	return nil, errors.New("no cipher")
 }
 

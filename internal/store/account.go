@@ -112,11 +112,10 @@ func (s *Store) readOnly(ctx context.Context, fn func(pgx.Tx) error) error {
 }
 
 func stateOf(ctx context.Context, tx pgx.Tx, b Budget, now time.Time) (BudgetState, error) {
-	terms, err := b.Terms()
+	account, renews, err := b.accountAt(now)
 	if err != nil {
 		return BudgetState{}, err
 	}
-	account, renews := terms.AccountAt(now)
 	st := BudgetState{Budget: b, Credit: b.Amount, Renews: renews.UTC()}
 	if renews.IsZero() {
 		st.Renews = time.Time{}
@@ -151,11 +150,10 @@ func (s *Store) TopUp(ctx context.Context, t TopUp, now time.Time) (st BudgetSta
 		if err != nil {
 			return err
 		}
-		terms, err := b.Terms()
+		a, _, err := b.accountAt(now)
 		if err != nil {
 			return err
 		}
-		a, _ := terms.AccountAt(now)
 		if err := openAccount(ctx, tx, a); err != nil {
 			return err
 		}

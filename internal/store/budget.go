@@ -30,17 +30,14 @@ type Budget struct {
 	Created    time.Time
 }
 
-// Terms returns the budget as a processor holds keys to it.
-func (b *Budget) Terms() (budget.Budget, error) {
+// accountAt returns the account of the budget at a time, and when it ends; zero for never.
+func (b *Budget) accountAt(now time.Time) (a policy.Account, end time.Time, err error) {
 	zone, err := budget.ParseZone(b.Zone)
 	if err != nil {
-		return budget.Budget{}, fmt.Errorf("budget %d: %w", b.ID, err)
+		return a, end, fmt.Errorf("budget %d: %w", b.ID, err)
 	}
-	name := fmt.Sprintf("tenant `%s`", b.TenantName)
-	if b.Key != 0 {
-		name = fmt.Sprintf("key `%s`", b.KeyName)
-	}
-	return budget.Budget{ID: b.ID, Name: name, Key: b.Key, Tenant: b.Tenant, Amount: b.Amount, Period: b.Period, Zone: zone}, nil
+	a, end = (&budget.Budget{ID: b.ID, Period: b.Period}).AccountAt(now, zone)
+	return a, end, nil
 }
 
 // BudgetChange says what to change of the budget of a key or a tenant; nil leaves a field as it is. With an amount, a budget is made where there is none; its

@@ -83,28 +83,6 @@ func TestTenantsFormATree(t *testing.T) {
 	}
 }
 
-func TestConfigurationHasBudgets(t *testing.T) {
-	s, a := budgeted(t, dollar)
-	before, err := s.Configuration(t.Context())
-	if err != nil || len(before.Budgets) != 1 || before.Budgets[0].ID != a.Budget || before.Budgets[0].KeyName != "bot" {
-		t.Fatalf("%+v, %v", before.Budgets, err)
-	}
-	if _, err := s.SetKey(t.Context(), "bot", KeyChange{Budget: &BudgetChange{Amount: new(2 * dollar), Shares: &[]int{80, 50, 80}}}); err != nil {
-		t.Fatal(err)
-	}
-	after, err := s.Configuration(t.Context())
-	if err != nil || after.Revision <= before.Revision {
-		t.Fatal(after.Revision, before.Revision, err)
-	}
-	if b := after.Budgets[0]; b.Amount != 2*dollar || b.ID != a.Budget || !slices.Equal(b.Shares, []int{50, 80}) {
-		t.Errorf("%+v", b)
-	}
-	terms, err := after.Budgets[0].Terms()
-	if err != nil || terms.Name != "key `bot`" || terms.Period != budget.Never {
-		t.Errorf("%+v, %v", terms, err)
-	}
-}
-
 func TestChangeOfTheAmountMovesTheCreditAndOfThePeriodBeginsAnew(t *testing.T) {
 	s, a := budgeted(t, dollar)
 	l := s.lessee(t)

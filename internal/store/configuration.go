@@ -15,20 +15,18 @@ func oneSnapshot() pgx.TxOptions {
 	return pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 }
 
-// Configuration reads what the data plane runs on, but for the keys, in one snapshot of the database.
+// Configuration reads what the data plane runs on, but for keys and terms, in one snapshot of the database.
 func (s *Store) Configuration(ctx context.Context) (Configuration, error) {
 	var c Configuration
 	err := pgx.BeginTxFunc(ctx, s.pool, oneSnapshot(), func(tx pgx.Tx) (err error) {
 		if c.Revision, err = revision(ctx, tx); err != nil {
 			return err
 		}
-		var errs [6]error
+		var errs [4]error
 		c.Tenants, errs[0] = tenants(ctx, tx)
 		c.Channels, errs[1] = s.channels(ctx, tx)
 		c.Attachments, errs[2] = attachments(ctx, tx)
-		c.Limits, errs[3] = rateLimits(ctx, tx)
-		c.Prices, errs[4] = pricesInForce(ctx, tx)
-		c.Budgets, errs[5] = budgets(ctx, tx)
+		c.Prices, errs[3] = pricesInForce(ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ type NewKey struct {
 	Hint string
 
 	Budget *BudgetChange
+	Limits *RatesChange // for all models
 }
 
 // KeyFilter selects keys. Zero fields do not restrict.
@@ -61,6 +62,7 @@ type KeyChange struct {
 	Hash   *policy.KeyHash
 	Hint   *string
 	Budget *BudgetChange
+	Limits *RatesChange // for all models
 }
 
 const (
@@ -106,7 +108,7 @@ func tagList(m map[string]string) []policy.Tag {
 	return tags
 }
 
-// CreateKey makes a key and returns it with its secret, which is kept nowhere and cannot be had again; it is empty for a key that was given by its hash.
+// CreateKey makes a key, with what it is held to in the same transaction, and returns it with its secret, which is kept nowhere and cannot be had again; it is empty for a key that was given by its hash.
 func (s *Store) CreateKey(ctx context.Context, n NewKey) (Key, Secret, error) {
 	var networks []netip.Prefix
 	err := n.prepare(time.Now(), &networks)
@@ -135,7 +137,7 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (Key, Secret, error) {
 		if err != nil {
 			return err
 		}
-		return setBudget(ctx, tx, owner{k.Tenant, k.ID}, n.Budget)
+		return setTerms(ctx, tx, owner{k.Tenant, k.ID}, n.Budget, n.Limits)
 	})
 	if err != nil {
 		return Key{}, "", keyError("create", n.Name, err)
@@ -257,7 +259,7 @@ func (s *Store) SetKey(ctx context.Context, ref string, c KeyChange) (Key, error
 		if err != nil {
 			return err
 		}
-		if err := setBudget(ctx, tx, owner{k.Tenant, k.ID}, c.Budget); err != nil {
+		if err := setTerms(ctx, tx, owner{k.Tenant, k.ID}, c.Budget, c.Limits); err != nil {
 			return err
 		}
 		k, err = one(ctx, tx, scanKey, selectKey+`where k.id = $1`, k.ID)

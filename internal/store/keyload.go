@@ -109,13 +109,14 @@ func (p keyPosition) bounds() (xmin, xmax int64) {
 	return xmin, xmax
 }
 
-// loadKeys reads all keys. The position is one from which [Store.pollKeys] misses nothing.
-func (s *Store) loadKeys(ctx context.Context) (*policy.KeyBuilder, keyPosition, error) {
-	var b *policy.KeyBuilder
-	var at keyPosition
-	err := pgx.BeginTxFunc(ctx, s.pool, oneSnapshot(), func(tx pgx.Tx) error {
+// loadKeys reads all keys, and the terms of all. The position is one from which [Store.pollKeys] misses nothing.
+func (s *Store) loadKeys(ctx context.Context) (b *policy.KeyBuilder, terms TermsChange, at keyPosition, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, oneSnapshot(), func(tx pgx.Tx) (err error) {
+		if terms, err = loadTerms(ctx, tx); err != nil {
+			return err
+		}
 		var n, secrets int
-		err := tx.QueryRow(ctx, `select `+herePosition+`, count(*), count(previous_hash) from weir.key`).Scan(&at, &n, &secrets)
+		err = tx.QueryRow(ctx, `select `+herePosition+`, count(*), count(previous_hash) from weir.key`).Scan(&at, &n, &secrets)
 		if err != nil {
 			return err
 		}
@@ -137,9 +138,9 @@ func (s *Store) loadKeys(ctx context.Context) (*policy.KeyBuilder, keyPosition, 
 		return rows.Err()
 	})
 	if err != nil {
-		return nil, "", fmt.Errorf("load keys: %w", err)
+		return nil, TermsChange{}, "", fmt.Errorf("load keys: %w", err)
 	}
-	return b, at, nil
+	return b, terms, at, nil
 }
 
 // keyChanges is what has become of keys since a position.
@@ -147,6 +148,7 @@ type keyChanges struct {
 	at       keyPosition
 	changed  []policy.Key
 	gone     []policy.KeyID
+	terms    TermsChange
 	all      bool  // too many, or nobody knows which: all are to be read again
 	revision int64 // of the configuration, as of when the changes were read or later
 }
@@ -162,11 +164,12 @@ const unseen = ` row_xid >= pg_snapshot_xmax($1::text::pg_snapshot) or row_xid =
 // many once there was an import.
 const byIndex = `set_config('enable_seqscan', 'off', true)`
 
-// pollKeys reads what has changed since a position, in one round trip. The position is read before the keys, so that nothing is between the two, and the revision after
-// them, so that a key is never seen before what was committed before it.
+// pollKeys reads what has changed since a position, of keys and of the terms that they are held to, in one round trip and as of one moment: a key is never
+// seen before its budget, and an owner whose budget is replaced by another has one all the time.
 func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, error) {
 	var c keyChanges
 	var batch pgx.Batch
+	batch.Queue(`begin isolation level repeatable read read only`)
 	batch.Queue(`select ` + herePosition + `, ` + byIndex).QueryRow(func(r pgx.Row) error { return r.Scan(&c.at, nil) })
 	batch.Queue(selectRing+`where`+unseen+` limit $2`, since.snapshot(), maxDelta+1).Query(func(rows pgx.Rows) error {
 		row := ringRow{}
@@ -182,7 +185,9 @@ func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, er
 		c.gone, err = pgx.CollectRows(rows, pgx.RowTo[policy.KeyID])
 		return err
 	})
+	queueTerms(&batch, since, &c.terms)
 	batch.Queue(`select n from weir.revision`).QueryRow(func(r pgx.Row) error { return r.Scan(&c.revision) })
+	batch.Queue(`commit`)
 	if err := s.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return c, fmt.Errorf("ask for changes: %w", err)
 	}
@@ -194,12 +199,13 @@ func (s *Store) pollKeys(ctx context.Context, since keyPosition) (keyChanges, er
 func (c *keyChanges) settle(since keyPosition) {
 	_, before := since.bounds()
 	_, now := c.at.bounds()
-	c.all = len(c.changed)+len(c.gone) > maxDelta || now < before || since.table() != c.at.table() // another table, perhaps of an earlier time
+	c.all = len(c.changed)+len(c.gone)+c.terms.len() > maxDelta || now < before || since.table() != c.at.table() // another table, perhaps of an earlier time
 	for _, id := range c.gone {
 		c.all = c.all || id == 0
 	}
+	c.all = c.all || c.terms.truncated()
 	if c.all {
-		c.changed, c.gone = nil, nil
+		c.changed, c.gone, c.terms = nil, nil, TermsChange{}
 	}
 }
 
@@ -216,18 +222,20 @@ func (s *Store) Transaction(ctx context.Context) (int64, error) {
 // forgetKeys is how long it is remembered that a key was deleted: much longer than a reader goes without reading all.
 const forgetKeys = "1 day"
 
-// PruneKeys forgets keys that were deleted long ago.
+// PruneKeys forgets keys, budgets and limits that were deleted long ago.
 func (s *Store) PruneKeys(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, `delete from weir.key_gone where gone < now() - $1::interval`, forgetKeys); err != nil {
-		return fmt.Errorf("forget deleted keys: %w", err)
+	for _, table := range []string{"weir.key_gone", "weir.terms_gone"} {
+		if _, err := s.pool.Exec(ctx, `delete from `+table+` where gone < now() - $1::interval`, forgetKeys); err != nil {
+			return fmt.Errorf("forget what was deleted: %w", err)
+		}
 	}
 	return nil
 }
 
-// stampKeys gives keys that came from another server, by a dump, a transaction of this one: those of the other may be far ahead, and would look new until this
+// stampKeys gives keys, budgets and limits that came from another server, by a dump, a transaction of this one: those of the other may be far ahead, and would look new until this
 // server has come there.
 func (s *Store) stampKeys(ctx context.Context) error {
-	for _, table := range []string{"weir.key", "weir.key_gone"} {
+	for _, table := range []string{"weir.key", "weir.key_gone", "weir.budget", "weir.rate_limit", "weir.terms_gone"} {
 		_, err := s.pool.Exec(ctx, `update `+table+` set row_xid = pg_current_xact_id() where row_xid >= pg_snapshot_xmax(pg_current_snapshot())`)
 		if err != nil {
 			return fmt.Errorf("stamp keys: %w", err)

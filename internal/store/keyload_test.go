@@ -24,7 +24,7 @@ import (
 // loaded reads all keys and returns the position.
 func loaded(t *testing.T, s *Store) keyPosition {
 	t.Helper()
-	_, at, err := s.loadKeys(t.Context())
+	_, _, at, err := s.loadKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestLoadedKeysAreThoseOfTheTables(t *testing.T) {
 	if diff := cmp.Diff(c.changed, want, comparer, cmpopts.EquateComparable(netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("(-polled +stored):\n%s", diff)
 	}
-	b, _, err := s.loadKeys(t.Context())
+	b, _, _, err := s.loadKeys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,7 +375,7 @@ func BenchmarkLoadKeys(b *testing.B) {
 	}
 	fillKeys(b, s, 1_000_000)
 	for b.Loop() {
-		keys, _, err := s.loadKeys(b.Context())
+		keys, _, _, err := s.loadKeys(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}

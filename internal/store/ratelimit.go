@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -72,10 +73,6 @@ func (s *Store) RateLimits(ctx context.Context, tenantRef, keyRef string) ([]Rat
 	return all, nil
 }
 
-func rateLimits(ctx context.Context, q querier) ([]RateLimit, error) {
-	return many(ctx, q, scanRateLimit, selectRateLimit+`order by l.id`)
-}
-
 // SetRateLimit makes or changes the limit of a scope. One that limits nothing any more is deleted, and the answer has no id.
 func (s *Store) SetRateLimit(ctx context.Context, scope LimitScope, c RatesChange) (RateLimit, error) {
 	scope.Model = cmp.Or(scope.Model, "*")
@@ -85,35 +82,58 @@ func (s *Store) SetRateLimit(ctx context.Context, scope LimitScope, c RatesChang
 	if scope.EachKey && scope.Key != "" {
 		return RateLimit{}, invalid("limit: it is for one key or for each key, not both")
 	}
+	run := s.change // one at a time
+	if scope.Key != "" {
+		run = s.changeKeys // one at a time of that key
+	}
 	var l RateLimit
-	err := s.change(ctx, func(tx pgx.Tx) error {
+	err := run(ctx, func(tx pgx.Tx) error {
 		tenant, key, err := scopeOf(ctx, tx, scope.Tenant, scope.Key)
 		if err != nil {
 			return err
 		}
-		l, err = one(ctx, tx, scanRateLimit, selectRateLimit+`where coalesce(l.tenant_id, 0) = $1 and coalesce(l.key_id, 0) = $2 and l.each_key = $3 and l.model = $4`,
-			int64(tenant), int64(key), scope.EachKey, scope.Model)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return err
+		if key != 0 {
+			if _, err := lockKey(ctx, tx, strconv.FormatInt(int64(key), 10)); err != nil {
+				return err
+			}
 		}
-		c.Apply(&l.Rates)
-		if none := (limit.Rates{Burst: l.Burst}); l.ID != 0 && l.Rates == none {
-			id := l.ID
-			l.ID = 0
-			_, err := tx.Exec(ctx, `delete from weir.rate_limit where id = $1`, int64(id))
-			return err
-		}
-		if err := l.Check(); err != nil {
-			return invalid("limit: %w", err)
-		}
-		l.Tenant, l.Key, l.Each, l.Model = tenant, key, scope.EachKey, scope.Model
-		l, err = putRateLimit(ctx, tx, &l)
+		l, err = setRates(ctx, tx, limit.Limit{Tenant: tenant, Key: key, Each: scope.EachKey, Model: scope.Model}, c)
 		return err
 	})
 	if err != nil {
 		return RateLimit{}, limitError("set", err)
 	}
 	return l, nil
+}
+
+// setRates makes or changes the limit of a scope, which nobody else changes meanwhile.
+func setRates(ctx context.Context, tx pgx.Tx, scope limit.Limit, c RatesChange) (RateLimit, error) {
+	l, err := one(ctx, tx, scanRateLimit, selectRateLimit+`where coalesce(l.tenant_id, 0) = $1 and coalesce(l.key_id, 0) = $2 and l.each_key = $3 and l.model = $4`,
+		int64(scope.Tenant), int64(scope.Key), scope.Each, scope.Model)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return l, err
+	}
+	c.Apply(&l.Rates)
+	if none := (limit.Rates{Burst: l.Burst}); l.ID != 0 && l.Rates == none {
+		id := l.ID
+		l.ID = 0
+		_, err := tx.Exec(ctx, `delete from weir.rate_limit where id = $1`, int64(id))
+		return l, err
+	}
+	if err := l.Check(); err != nil {
+		return l, invalid("limit: %w", err)
+	}
+	l.Tenant, l.Key, l.Each, l.Model = scope.Tenant, scope.Key, scope.Each, scope.Model
+	return putRateLimit(ctx, tx, &l)
+}
+
+// setOwnRates changes the rates of a key or a tenant, for all models; nil leaves them as they are.
+func setOwnRates(ctx context.Context, tx pgx.Tx, o owner, c *RatesChange) error {
+	if c == nil || *c == (RatesChange{}) {
+		return nil
+	}
+	_, err := setRates(ctx, tx, limit.Limit{Tenant: o.tenant, Key: o.key, Model: "*"}, *c)
+	return err
 }
 
 // putRateLimit writes a limit, a new one if it has no id.
@@ -137,7 +157,7 @@ func putRateLimit(ctx context.Context, tx pgx.Tx, l *RateLimit) (RateLimit, erro
 
 // DeleteRateLimit deletes a limit.
 func (s *Store) DeleteRateLimit(ctx context.Context, id limit.ID) error {
-	err := s.change(ctx, func(tx pgx.Tx) error {
+	err := s.changeKeys(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `delete from weir.rate_limit where id = $1`, int64(id))
 		if err == nil && tag.RowsAffected() == 0 {
 			return notFound("limit", fmt.Sprint(id))

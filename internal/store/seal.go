@@ -25,15 +25,21 @@ func SchemaVersion() int64 {
 	return n
 }
 
+// Rules are what requests are decided by, but for the keys.
+type Rules struct {
+	Configuration
+	Terms
+}
+
 // sealedConfiguration is a configuration as JSON. A [Secret] does not go into JSON, so the credentials stand beside the channels.
 type sealedConfiguration struct {
-	Configuration
+	Rules
 	Credentials [][]byte // of the channels, as in weir.channel
 }
 
-// SealConfiguration encodes a configuration with its credentials encrypted, for [Store.OpenConfiguration].
-func (s *Store) SealConfiguration(c Configuration) ([]byte, error) {
-	sealed := sealedConfiguration{Configuration: c}
+// SealConfiguration encodes rules with their credentials encrypted, for [Store.OpenConfiguration].
+func (s *Store) SealConfiguration(c Rules) ([]byte, error) {
+	sealed := sealedConfiguration{Rules: c}
 	for i := range c.Channels {
 		credential, err := s.cipher.seal(c.Channels[i].ID, c.Channels[i].Credential)
 		if err != nil {
@@ -49,19 +55,19 @@ func (s *Store) SealConfiguration(c Configuration) ([]byte, error) {
 }
 
 // OpenConfiguration decodes what SealConfiguration has made of a configuration, with the same secret key.
-func (s *Store) OpenConfiguration(b []byte) (Configuration, error) {
+func (s *Store) OpenConfiguration(b []byte) (Rules, error) {
 	var sealed sealedConfiguration
 	if err := json.Unmarshal(b, &sealed); err != nil {
-		return Configuration{}, fmt.Errorf("decode configuration: %w", err)
+		return Rules{}, fmt.Errorf("decode configuration: %w", err)
 	}
-	c := sealed.Configuration
+	c := sealed.Rules
 	if len(sealed.Credentials) != len(c.Channels) {
-		return Configuration{}, invalid("configuration: %d credentials of %d channels", len(sealed.Credentials), len(c.Channels))
+		return Rules{}, invalid("configuration: %d credentials of %d channels", len(sealed.Credentials), len(c.Channels))
 	}
 	for i := range c.Channels {
 		var err error
 		if c.Channels[i].Credential, err = s.cipher.open(c.Channels[i].ID, sealed.Credentials[i]); err != nil {
-			return Configuration{}, fmt.Errorf("channel %q: %w", c.Channels[i].Name, err)
+			return Rules{}, fmt.Errorf("channel %q: %w", c.Channels[i].Name, err)
 		}
 	}
 	return c, nil

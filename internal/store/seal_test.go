@@ -5,10 +5,13 @@ package store
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/policy/budget"
+	"github.com/weir-proxy/weir/policy/limit"
 )
 
 func TestConfigurationIsSealedAndOpened(t *testing.T) {
@@ -26,10 +29,14 @@ func TestConfigurationIsSealedAndOpened(t *testing.T) {
 	attach(t, s, NewAttachment{Plugin: "guard", Tenant: "default", PluginSettings: PluginSettings{Config: `{"a":1}`, Headers: []string{"x-team"}}})
 	mustRegister(t, s, priceList("a", "2026-01-01"))
 	mustSetPrice(t, s, "m", rates(1, 2))
-	want, err := s.Configuration(t.Context())
+	c, err := s.Configuration(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := Rules{c, Terms{
+		Budgets: []budget.Budget{{ID: 1, Tenant: 1, Amount: dollar, Period: budget.Week}},
+		Limits:  []limit.Limit{{ID: 1, Tenant: 1, Each: true, Model: "*", Rates: limit.Rates{Total: 100, Burst: time.Second}}},
+	}}
 	b, err := s.SealConfiguration(want)
 	if err != nil {
 		t.Fatal(err)

@@ -179,16 +179,11 @@ func TestConfigurationIsEverythingAtOneRevision(t *testing.T) {
 	}
 	push(t, s, PushedModule{Name: "guard", Wasm: module(1)})
 	a := attach(t, s, NewAttachment{Plugin: "guard", Tenant: "acme"})
-	requests := int64(60)
-	l, err := s.SetRateLimit(t.Context(), LimitScope{Tenant: "acme"}, RatesChange{Requests: &requests})
-	if err != nil {
-		t.Fatal(err)
-	}
 	got, err := s.Configuration(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Channels: []Channel{ch}, Limits: []RateLimit{l}, Budgets: []Budget{}, Attachments: []Attachment{a}}
+	want := Configuration{Tenants: []Tenant{before.Tenants[0], acme}, Channels: []Channel{ch}, Attachments: []Attachment{a}}
 	if diff := cmp.Diff(got, want, cmpopts.IgnoreFields(Configuration{}, "Revision")); diff != "" {
 		t.Errorf("(-got +want):\n%s", diff)
 	}

@@ -22,6 +22,7 @@ type TenantChange struct {
 	Parent   *string   // ref of the tenant whose budgets count too; empty: none
 	Zone     *string   // in which the periods of budgets begin, such as Europe/Berlin
 	Budget   *BudgetChange
+	Limits   *RatesChange // of all its keys together, for all models
 }
 
 const selectTenant = `select t.id, t.name, t.disabled, t.groups, t.created, coalesce(t.parent_id, 0), coalesce(p.name, ''), t.time_zone
@@ -129,11 +130,14 @@ func setTenant(ctx context.Context, tx pgx.Tx, t Tenant, c TenantChange) (Tenant
 	if err := setPlace(ctx, tx, &t, c); err != nil {
 		return t, err
 	}
+	if (c == TenantChange{Budget: c.Budget, Limits: c.Limits}) { // tenants are read as a whole for each change of one
+		return t, setTerms(ctx, tx, owner{tenant: t.ID}, c.Budget, c.Limits)
+	}
 	if _, err := tx.Exec(ctx, `update weir.tenant set name = $2, disabled = $3, parent_id = nullif($4::bigint, 0), time_zone = $5, groups = $6 where id = $1`,
 		t.ID, t.Name, t.Disabled, int64(t.Parent), t.Zone, list(t.Groups)); err != nil {
 		return t, err
 	}
-	return t, setBudget(ctx, tx, owner{tenant: t.ID}, c.Budget)
+	return t, setTerms(ctx, tx, owner{tenant: t.ID}, c.Budget, c.Limits)
 }
 
 // DeleteTenant deletes a tenant, its revoked keys and what is attached to it. It returns an error wrapping [ErrInUse] while the tenant has

@@ -64,15 +64,12 @@ type Channel struct {
 	Created    time.Time
 }
 
-// Configuration is what the data plane runs on but for the keys, which are many and followed one by one. It is read in one snapshot of the database.
+// Configuration is what the data plane runs on but for the keys and the [Terms], which are many and followed one by one. It is read in one snapshot of the database.
 type Configuration struct {
 	Revision int64 // grows with every committed change
 	Tenants  []Tenant
 	Channels []Channel
 	Prices   prices.Version // in force
-	Budgets  []Budget
-
-	Limits []RateLimit
 
 	// Attachments have the digests of their plugins; [Store.Wasm] has the modules.
 	Attachments []Attachment

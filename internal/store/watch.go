@@ -29,6 +29,10 @@ type Following struct {
 	// Keys gets all keys at the start, and then those that change.
 	Keys *policy.Keyring
 
+	// Terms puts a change of budgets and limits in force: all of them at the start, before the keys and the first configuration, and then those that
+	// change, in the turn of Apply. May be nil. An error means that nothing of it is in force, and is to be tried again.
+	Terms func(TermsChange) error
+
 	// Apply puts a configuration in force, at the start and after each change, never twice at once. Changes that come fast may be seen as one. An error
 	// means that it is not in force, and is to be tried again.
 	Apply func(Configuration) error
@@ -45,7 +49,8 @@ type Look struct {
 }
 
 // Watch keeps keys and configuration at what the database says. It learns of changes within half a second by asking, sooner by LISTEN, which it does not rely on.
-// The configuration is asked for by its revision, and read whole; keys are asked for by the transactions that have not been seen, and only those that changed are read.
+// The configuration is asked for by its revision, and read whole; keys, budgets and limits are asked for by the transactions that have not been seen, and only those that
+// changed are read.
 //
 // While the database is away, or Apply returns an error, Watch logs that once, tries again with a growing pause, and what was read last
 // stays in force. After an outage it applies what it finds, even under the same revision: the database may have
@@ -95,7 +100,8 @@ func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
 }
 
 // look puts in force what has changed since the last look. Keys that are known already come first, since one may be revoked; keys that are new come after
-// the configuration, so that none is in force before the policies of its tenant.
+// the configuration and the terms, so that none is in force before the policies of its tenant, or without its budget. Terms come after the configuration, which has
+// the tenants of new ones.
 func (w *watcher) look(ctx context.Context) error {
 	look := Look{Time: time.Now()}
 	if w.looked.IsZero() || look.Time.Sub(w.looked) > maxSilence || w.keys == "" {
@@ -111,12 +117,15 @@ func (w *watcher) look(ctx context.Context) error {
 		w.current = 0
 		return w.lookAtAll(ctx, look)
 	}
-	look.Changed = c.revision != w.current || len(c.changed)+len(c.gone) > 0
+	look.Changed = c.revision != w.current || len(c.changed)+len(c.gone) > 0 || !c.terms.Empty()
 	known, fresh := w.split(c.changed)
 	if err := w.following.Keys.Change(known, c.gone); err != nil {
 		return fmt.Errorf("apply keys: %w", err)
 	}
 	if err := w.configure(ctx, c.revision); err != nil {
+		return err
+	}
+	if err := w.hold(c.terms); err != nil {
 		return err
 	}
 	if err := w.following.Keys.Change(fresh, nil); err != nil {
@@ -138,11 +147,22 @@ func (w *watcher) split(keys []policy.Key) (known, fresh []policy.Key) {
 	return known, fresh
 }
 
+// hold puts terms in force.
+func (w *watcher) hold(c TermsChange) error {
+	if c.Empty() || w.following.Terms == nil {
+		return nil
+	}
+	if err := w.following.Terms(c); err != nil {
+		return fmt.Errorf("apply budgets and limits: %w", err)
+	}
+	return nil
+}
+
 // lookAtAll reads all keys, and the configuration if need be.
 func (w *watcher) lookAtAll(ctx context.Context, look Look) error {
 	load, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	keys, at, err := w.store.loadKeys(load)
+	keys, terms, at, err := w.store.loadKeys(load)
 	if err != nil {
 		return err
 	}
@@ -150,7 +170,10 @@ func (w *watcher) lookAtAll(ctx context.Context, look Look) error {
 	if err != nil {
 		return fmt.Errorf("read revision: %w", err)
 	}
-	// A key that was revoked must not wait for the configuration, and the first configuration must find the keys there.
+	// A key that was revoked must not wait for the configuration, and the first configuration must find the keys there, and these their budgets.
+	if err := w.hold(terms); err != nil {
+		return err
+	}
 	if err := w.following.Keys.Replace(keys); err != nil {
 		return fmt.Errorf("apply keys: %w", err)
 	}

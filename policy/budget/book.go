@@ -32,7 +32,8 @@ type Options struct {
 type Book struct {
 	o        Options
 	holder   uuid.UUID
-	index    atomic.Pointer[Index]
+	index    atomic.Pointer[Index] // never nil
+	ahead    bool                  // budgets are leased from before anybody asks; owned by whoever changes them
 	fenced   atomic.Bool
 	failing  atomic.Bool
 	drained  atomic.Bool // all that earlier lives left is posted
@@ -86,6 +87,7 @@ func New(o Options) *Book {
 		o.Wake = func() {}
 	}
 	b := &Book{o: o, accounts: make(map[policy.Account]*account)}
+	b.index.Store(new(Index))
 	for i := range b.open {
 		b.open[i].open = make(map[uuid.UUID]reservation)
 	}
@@ -98,29 +100,77 @@ func (b *Book) SetHolder(id uuid.UUID) { b.holder = id }
 // Holder returns the name.
 func (b *Book) Holder() uuid.UUID { return b.holder }
 
-// SetIndex puts other budgets in force. What was reserved stays so.
+// SetIndex puts all budgets and tenants of an index in force, which is the book's from then on. What was reserved stays so.
 func (b *Book) SetIndex(x *Index) {
-	now := b.o.Clock()
-	ready := len(x.plans) <= MaxAhead
-	for _, p := range x.plans {
-		s := spanOf(&p.Budget, now)
-		b.mu.Lock()
-		a := b.accounts[s.account]
-		b.mu.Unlock()
-		if a == nil && ready {
-			a = b.account(s)
-		}
-		if a != nil {
-			a.mu.Lock()
-			if a.amount != p.Amount {
-				a.at = time.Time{} // the bank may have more by now
-			}
-			a.amount, a.end, a.standby, a.short = p.Amount, s.end, ready, false
-			a.mu.Unlock()
+	b.index.Store(x)
+	b.prepareAll()
+	b.o.Wake()
+}
+
+// SetTenants puts another tree of tenants in force. See [Index.SetTenants].
+func (b *Book) SetTenants(tenants []Tenant) error {
+	if err := b.index.Load().SetTenants(tenants); err != nil {
+		return err
+	}
+	if b.ahead { // those of a tenant that was not known had no zone
+		b.prepareAll()
+		b.o.Wake()
+	}
+	return nil
+}
+
+// Change puts a change of budgets in force. What was reserved stays so. See [Index.Change].
+func (b *Book) Change(c Change) error {
+	x := b.index.Load()
+	changed, err := x.Change(c)
+	if err != nil {
+		return err
+	}
+	if ready := x.plans.Len() <= MaxAhead; ready != b.ahead {
+		b.prepareAll()
+	} else {
+		now := b.o.Clock()
+		for _, p := range changed {
+			b.prepare(x, p, now)
 		}
 	}
-	b.index.Store(x)
 	b.o.Wake()
+	return nil
+}
+
+// Budgets returns all budgets in force, in no order.
+func (b *Book) Budgets() []Budget { return b.index.Load().Budgets() }
+
+// prepareAll brings what is known of each budget to its account.
+func (b *Book) prepareAll() {
+	x, now := b.index.Load(), b.o.Clock()
+	b.ahead = x.plans.Len() <= MaxAhead
+	for _, p := range x.plans.All() {
+		b.prepare(x, p, now)
+	}
+}
+
+// prepare brings what is known of a budget to its account, and begins one if it is to be leased from ahead of need.
+func (b *Book) prepare(x *Index, p *plan, now time.Time) {
+	if x.tenant(p.Tenant) == nil {
+		return // nobody spends of it yet, and its zone is not known
+	}
+	s := spanOf(&p.Budget, now, x.zoneOf(p.Tenant))
+	b.mu.Lock()
+	a := b.accounts[s.account]
+	b.mu.Unlock()
+	if a == nil && b.ahead {
+		a = b.account(s)
+	}
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.amount != p.Amount {
+		a.at, a.short = time.Time{}, false // the bank may have more by now
+	}
+	a.amount, a.end, a.standby = p.Amount, s.end, b.ahead
 }
 
 // account returns that of a period, and begins one if there is none.
@@ -137,8 +187,9 @@ func (b *Book) account(s *span) *account {
 
 // Reserve implements [policy.Accountant].
 func (b *Book) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
-	own, above := b.index.Load().over(d.Key.ID, d.Key.Tenant)
-	if own == nil && len(above) == 0 {
+	var room [policy.MaxCharged]applied
+	over := b.index.Load().over(room[:0], d.Key.ID, d.Key.Tenant)
+	if len(over) == 0 {
 		return nil, nil
 	}
 	if d.Estimate.Price == 0 {
@@ -148,21 +199,21 @@ func (b *Book) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 	if b.fenced.Load() {
 		return nil, b.unavailable()
 	}
-	short := b.reserve(d, own, above)
+	short := b.reserve(d, over)
 	if short != nil && short.free > 0 { // to count exactly takes its time, and nothing fits into nothing
 		if most := d.Estimate.Cost; d.Exact().Cost < most {
-			short = b.reserve(d, own, above)
+			short = b.reserve(d, over)
 		}
 	}
 	if short != nil {
-		return nil, b.refuse(short)
+		return nil, b.refuse(d, short)
 	}
 	return nil, nil
 }
 
 // shortage is what keeps a request from being admitted.
 type shortage struct {
-	plan    *plan
+	applied
 	span    *span
 	account *account
 	amount  int64 // that it needs
@@ -170,23 +221,13 @@ type shortage struct {
 }
 
 // reserve takes what is estimated from each budget over a key, or nothing from any.
-func (b *Book) reserve(d *policy.Demand, own *plan, above []*plan) *shortage {
+func (b *Book) reserve(d *policy.Demand, over []applied) *shortage {
 	amount := bounded(d.Estimate.Cost)
 	now := b.o.Clock()
-	n := len(above)
-	if own != nil {
-		n++
-	}
-	r := reservation{amount: amount, accounts: make([]*account, 0, n)}
-	c := policy.Charges{Holder: b.holder, Reserved: amount, Accounts: make([]policy.Account, 0, n)}
-	for i := range n {
-		p := own
-		if own == nil {
-			p = above[i]
-		} else if i > 0 {
-			p = above[i-1]
-		}
-		a, short := b.takeFrom(p, amount, now)
+	r := reservation{amount: amount, accounts: make([]*account, 0, len(over))}
+	c := policy.Charges{Holder: b.holder, Reserved: amount, Accounts: make([]policy.Account, 0, len(over))}
+	for i := range over {
+		a, short := b.takeFrom(&over[i], amount, now)
 		if short != nil {
 			for _, before := range r.accounts {
 				before.release(amount, 0)
@@ -202,8 +243,8 @@ func (b *Book) reserve(d *policy.Demand, own *plan, above []*plan) *shortage {
 }
 
 // takeFrom reserves in the account of the period that it is.
-func (b *Book) takeFrom(p *plan, amount int64, now time.Time) (*account, *shortage) {
-	s := p.at(now)
+func (b *Book) takeFrom(p *applied, amount int64, now time.Time) (*account, *shortage) {
+	s := p.at(now, p.zone)
 	for {
 		a := s.holder.Load()
 		if a == nil {
@@ -218,7 +259,7 @@ func (b *Book) takeFrom(p *plan, amount int64, now time.Time) (*account, *shorta
 			return a, nil
 		}
 		if !gone {
-			return nil, &shortage{plan: p, span: s, account: a, amount: amount, free: free}
+			return nil, &shortage{applied: *p, span: s, account: a, amount: amount, free: free}
 		}
 		s.holder.CompareAndSwap(a, nil)
 	}

@@ -36,7 +36,7 @@ func (d *desk) open(holder uuid.UUID, amount int64, period Period) {
 	d.Helper()
 	d.book = New(Options{Clock: func() time.Time { return d.at }})
 	d.book.SetHolder(holder)
-	x, err := NewIndex(nil, []Budget{{ID: 1, Name: "key `k`", Key: 7, Tenant: 1, Amount: amount, Period: period}})
+	x, err := NewIndex([]Tenant{{ID: 1}}, []Budget{{ID: 1, Key: 7, Tenant: 1, Amount: amount, Period: period}})
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func (d *desk) open(holder uuid.UUID, amount int64, period Period) {
 }
 
 func demand(cost int64) *policy.Demand {
-	return &policy.Demand{Exchange: uuid.New(), Key: &policy.Key{ID: 7, Tenant: 1}, Model: "m", Estimate: policy.Estimate{Cost: cost, Price: 1}}
+	return &policy.Demand{Exchange: uuid.New(), Key: &policy.Key{ID: 7, Tenant: 1, Name: "k"}, Model: "m", Estimate: policy.Estimate{Cost: cost, Price: 1}}
 }
 
 func (d *desk) join() { d.book.Joined(d.bank.join(d.book.Holder())) }
@@ -171,8 +171,8 @@ func TestNextPeriodIsLeasedFromBeforeItBegins(t *testing.T) {
 func TestRefusalTakesNothingFromAnyBudget(t *testing.T) {
 	d := newDesk(t, 0, Never)
 	d.bank.credit = map[int64]int64{1: 1600, 2: 1600, 3: 160}
-	x, err := NewIndex([]Tenant{{ID: 1, Parent: 2}, {ID: 2}}, []Budget{
-		{ID: 1, Key: 7, Tenant: 1, Amount: 1600, Period: Never}, {ID: 2, Tenant: 1, Amount: 1600, Period: Never}, {ID: 3, Name: "tenant `top`", Tenant: 2, Amount: 160, Period: Never},
+	x, err := NewIndex([]Tenant{{ID: 1, Parent: 2}, {ID: 2, Name: "top"}}, []Budget{
+		{ID: 1, Key: 7, Tenant: 1, Amount: 1600, Period: Never}, {ID: 2, Tenant: 1, Amount: 1600, Period: Never}, {ID: 3, Tenant: 2, Amount: 160, Period: Never},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -302,6 +302,15 @@ func TestLostExchangeKeepsItsReservation(t *testing.T) {
 	}
 }
 
+// chainOf returns so many tenants, each above the one before it.
+func chainOf(n int) []Tenant {
+	var all []Tenant
+	for id := range n {
+		all = append(all, Tenant{ID: policy.TenantID(id + 1), Parent: policy.TenantID((id + 2) % (n + 1))})
+	}
+	return all
+}
+
 func TestIndexRefusesWhatNoStoreShouldHold(t *testing.T) {
 	t.Parallel()
 	good := Budget{ID: 1, Tenant: 1, Amount: 1, Period: Day}
@@ -322,14 +331,14 @@ func TestIndexRefusesWhatNoStoreShouldHold(t *testing.T) {
 		"no period":     {nil, []Budget{with(func(b *Budget) { b.Period = "" })}},
 		"above itself":  {[]Tenant{{ID: 1, Parent: 2}, {ID: 2, Parent: 1}}, []Budget{good}},
 		"no parent":     {[]Tenant{{ID: 1, Parent: 9}}, []Budget{good}},
-		"far too deep":  {[]Tenant{{1, 2}, {2, 3}, {3, 4}, {4, 5}, {5, 6}, {6, 7}, {7, 8}, {8, 0}}, []Budget{good}},
+		"far too deep":  {chainOf(8), []Budget{good}},
 		"keyless owner": {nil, []Budget{with(func(b *Budget) { b.Tenant = 0 })}},
 	} {
 		if _, err := NewIndex(c.tenants, c.budgets); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if x, err := NewIndex([]Tenant{{1, 2}, {2, 3}, {3, 0}}, []Budget{good}); err != nil || !x.Applies(5, 1) || x.Applies(5, 2) {
+	if x, err := NewIndex(chainOf(3), []Budget{good}); err != nil || !x.Applies(5, 1) || x.Applies(5, 2) {
 		t.Errorf("%v", err)
 	}
 }

@@ -108,10 +108,10 @@ func newWorld(seed uint64, f faults) *world {
 		refused: make(map[string]int),
 	}
 	budgets := []Budget{
-		{ID: 1, Name: "key `a`", Key: 1, Tenant: 1, Amount: 1 * simUSD, Period: Never},
-		{ID: 2, Name: "key `b`", Key: 2, Tenant: 1, Amount: 2 * simUSD, Period: Day},
-		{ID: 3, Name: "tenant `child`", Tenant: 1, Amount: 2 * simUSD, Period: Month},
-		{ID: 4, Name: "tenant `parent`", Tenant: 2, Amount: 4 * simUSD, Period: Never},
+		{ID: 1, Key: 1, Tenant: 1, Amount: 1 * simUSD, Period: Never},
+		{ID: 2, Key: 2, Tenant: 1, Amount: 2 * simUSD, Period: Day},
+		{ID: 3, Tenant: 1, Amount: 2 * simUSD, Period: Month},
+		{ID: 4, Tenant: 2, Amount: 4 * simUSD, Period: Never},
 	}
 	w.index = func() *Index {
 		x, err := NewIndex([]Tenant{{ID: 1, Parent: 2}, {ID: 2}}, budgets)
@@ -396,17 +396,13 @@ func (w *world) run(ticks int) (left string) {
 // left says which key could spend more than a hundredth of a budget that nothing above it keeps it from.
 func (w *world) left() string {
 	for key := policy.KeyID(1); key <= simKeys; key++ {
-		own, above := w.index().over(key, 1)
 		bound := false
 		said := ""
-		for _, p := range append([]*plan{own}, above...) {
-			if p == nil {
-				continue
-			}
-			a, _ := p.AccountAt(w.now())
+		for _, p := range w.index().over(nil, key, 1) {
+			a, _ := p.AccountAt(w.now(), p.zone)
 			spent := w.bank.state(a, uuid.Nil).Spent
 			bound = bound || spent >= p.Amount/100*99
-			said += fmt.Sprintf(" %s %s of %s,", p.Name, FormatUSD(spent), FormatUSD(p.Amount))
+			said += fmt.Sprintf(" %d: %s of %s,", p.ID, FormatUSD(spent), FormatUSD(p.Amount))
 		}
 		if !bound {
 			return fmt.Sprintf("key %d could not spend 99 %% of any budget:%s", key, said)

@@ -67,20 +67,18 @@ func compareAccounts(a, b policy.Account) int {
 // rollOver begins the accounts of periods that begin soon, or have begun, for budgets that are in use or held ready.
 func (b *Book) rollOver(now time.Time) {
 	x := b.index.Load()
-	if x == nil {
-		return
-	}
 	soon := now.Add(rollover)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, a := range b.accounts {
-		p := x.plans[key.Budget]
-		if key.Period == 0 || p == nil {
+		p, known := x.plans.Get(key.Budget)
+		if key.Period == 0 || !known {
 			continue
 		}
-		s := p.at(now)
+		zone := x.zoneOf(p.Tenant)
+		s := p.at(now, zone)
 		if b.accounts[s.account] != nil && soon.Unix() >= s.end {
-			s = spanOf(&p.Budget, soon)
+			s = spanOf(&p.Budget, soon, zone)
 		}
 		if b.accounts[s.account] != nil {
 			continue

@@ -96,9 +96,29 @@ type early struct {
 	waiting map[uuid.UUID]policy.Demand
 }
 
-// SetTable puts limits in force. Buckets of those that stay are as full as they were.
+// SetTable puts limits in force. Buckets of those that stay are as full as they were. The table is the limiter's from then on.
 func (l *Limiter) SetTable(t *Table) {
 	l.table.Store(t)
+	l.begin()
+}
+
+// Change changes the limits that are in force. See [Table.Change].
+func (l *Limiter) Change(c Change) error {
+	if err := l.table.Load().Change(c); err != nil {
+		return err
+	}
+	l.begin()
+	return nil
+}
+
+// Table returns the limits that are in force. It must not be changed.
+func (l *Limiter) Table() *Table { return l.table.Load() }
+
+// begin takes in what was restored before there were limits.
+func (l *Limiter) begin() {
+	if l.early.over.Load() {
+		return
+	}
 	l.early.mu.Lock()
 	defer l.early.mu.Unlock()
 	for exchange, d := range l.early.waiting {
@@ -296,7 +316,7 @@ func (l *Limiter) sweep(turn int) {
 		s.mu.Lock()
 		for at, b := range s.m {
 			b.advance(now, s.part)
-			if b.idle(s.part) || table.byID[at.Limit] == nil && b.flight == 0 {
+			if b.idle(s.part) || table.rule(at.Limit) == nil && b.flight == 0 {
 				delete(s.m, at)
 			}
 		}

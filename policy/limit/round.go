@@ -167,7 +167,7 @@ func (l *Limiter) decide(s *State, wanted map[Bucket]bool) *plan {
 	}
 	table := l.table.Load()
 	for at := range others {
-		r := table.byID[at.Limit]
+		r := table.rule(at.Limit)
 		if r == nil || len(out.claims) >= maxClaims {
 			continue
 		}
@@ -255,7 +255,7 @@ func (l *Limiter) adopt(c Claim) {
 	if l.board.met.Load() || c.Age > lent {
 		return
 	}
-	r := l.table.Load().byID[c.Limit]
+	r := l.table.Load().rule(c.Limit)
 	if r == nil {
 		return
 	}

@@ -48,7 +48,7 @@ func (d *Demand) Exact() Estimate {
 }
 
 // Accountant holds exchanges to what their key may use: budgets, rates, concurrency. It is called for each billed request, by many goroutines
-// at once, and must not wait for anything. What it has taken for an exchange it gives back when it hears of the exchange's end, by ways of its own.
+// at once. It asks nobody; it may wait a moment for what others have asked for, as for the first lease of a budget. What it has taken for an exchange it gives back when it hears of the exchange's end, by ways of its own.
 type Accountant interface {
 	// Reserve takes what an exchange may use from all that applies to it, or refuses and takes nothing. The headers, which may be nil, are for the
 	// client, with the answer.

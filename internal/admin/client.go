@@ -218,8 +218,8 @@ func (c *Client) Keys(ctx context.Context, tenant string) ([]Key, error) {
 }
 
 // Key returns the key that ref means.
-func (c *Client) Key(ctx context.Context, ref string) (Key, error) {
-	return get[Key](ctx, c, pathOf("key", ref))
+func (c *Client) Key(ctx context.Context, ref string) (HeldKey, error) {
+	return get[HeldKey](ctx, c, pathOf("key", ref))
 }
 
 // CreateKey makes a key; only here its secret is told.

@@ -35,6 +35,7 @@ type TenantWriter interface {
 type KeyReader interface {
 	Keys(ctx context.Context, f store.KeyFilter) ([]store.Key, error)
 	Key(ctx context.Context, ref string) (store.Key, error)
+	HeldKey(ctx context.Context, ref string, now time.Time) (store.HeldKey, error)
 }
 
 // KeyWriter changes keys.
@@ -147,6 +148,10 @@ type Options struct {
 	Logger        *slog.Logger
 	ChannelTester ChannelTester
 	Plugins       PluginTester
+
+	// Settled returns when what was changed is in force in this process, or when that takes too long. Who has made a key can use it, when the answer is there. Nil:
+	// nobody waits for it.
+	Settled       func(ctx context.Context)
 	PluginMetrics http.Handler // answers with what plugins themselves count
 }
 
@@ -238,6 +243,9 @@ func New(o Options) http.Handler {
 	a := &api{Options: o, tokenHash: sha256.Sum256([]byte(o.Token.Reveal())), mux: http.NewServeMux()}
 	for _, rt := range a.routes() {
 		a.mux.HandleFunc(rt.method+" "+rt.path, func(w http.ResponseWriter, r *http.Request) {
+			if rt.method != http.MethodGet && a.Settled != nil {
+				w = &settling{ResponseWriter: w, settled: func() { a.Settled(r.Context()) }}
+			}
 			if err := rt.serve(w, r); err != nil {
 				a.fail(w, r, rt, err)
 			}

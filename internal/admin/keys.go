@@ -73,11 +73,11 @@ func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) showKey(w http.ResponseWriter, r *http.Request) error {
-	k, err := a.Store.Key(r.Context(), r.PathValue("ref"))
+	k, err := a.Store.HeldKey(r.Context(), r.PathValue("ref"), time.Now())
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, keyOf(k))
+	writeJSON(w, http.StatusOK, HeldKey{Key: keyOf(k.Key), Budgets: listOf(k.Budgets, budgetOf).Items, Limits: listOf(k.Limits, limitOf).Items})
 	return nil
 }
 

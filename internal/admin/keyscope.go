@@ -12,6 +12,13 @@ import (
 	"github.com/weir-proxy/weir/policy"
 )
 
+// HeldKey is a key with all that it is held to.
+type HeldKey struct {
+	Key
+	Budgets []Budget `json:"budgets"` // its own, that of its tenant, and those of the tenants above
+	Limits  []Limit  `json:"limits"`  // its own, those of its tenant, and those of all
+}
+
 // Rotation asks for a new secret of a key.
 type Rotation struct {
 	OverlapSeconds int64 `json:"overlap_seconds"` // for so long the secret before works yet

@@ -21,10 +21,11 @@ import (
 )
 
 const (
-	leaseLook    = 100 * time.Millisecond // between two looks at whether the bank is to be asked
-	leaseTimeout = 10 * time.Second       // for one call of the bank
-	leaseRetries = 2 * time.Second        // between two attempts at most, while it does not answer
-	lastReturn   = 2 * time.Second        // for giving back what is not needed any more, at the end
+	leaseLook     = 100 * time.Millisecond // between two looks at whether the bank is to be asked
+	leaseTimeout  = 10 * time.Second       // for one call of the bank
+	leaseRetries  = 2 * time.Second        // between two attempts at most, while it does not answer
+	leasePatience = time.Second            // for which a request waits for the lease that it needs
+	lastReturn    = 2 * time.Second        // for giving back what is not needed any more, at the end
 )
 
 // budgets keeps the leases of this processor: it tells the book of the ends of exchanges, and asks the bank what the book wants to ask.
@@ -44,6 +45,7 @@ func newBudgets(bank budget.Bank, o budget.Options, log *slog.Logger) *budgets {
 		default:
 		}
 	}
+	o.Patience = leasePatience
 	b.book = budget.New(o)
 	return b
 }
@@ -96,8 +98,12 @@ func (b *budgets) run(ctx context.Context, drained func() time.Time, closed <-ch
 		if !drained().IsZero() {
 			b.book.Drained()
 		}
-		if r, due := b.book.Next(); due && !b.ask(ctx, r) && !b.pause(ctx) {
+		r, due := b.book.Next()
+		if due && !b.ask(ctx, r) && !b.pause(ctx) {
 			break
+		}
+		if r.More {
+			continue
 		}
 		select {
 		case <-ctx.Done():

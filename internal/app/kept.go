@@ -41,7 +41,9 @@ type state struct {
 	configuration *store.Configuration // that is in force; nil: none
 	confirmed     time.Time            // as of when the database has confirmed it last
 	restored      bool                 // it is from the disk: the database has not been reached yet
+	looked        chan struct{}        // closed at the next look that finds everything in force
 	dirty         chan struct{}        // holds one: something is in force that is not kept
+	hint          chan struct{}        // holds one: the database is to be looked at
 
 	seen        seen        // how much there is of it
 	stale       atomic.Bool // it is too old to decide by
@@ -53,7 +55,7 @@ func (p *processor) newState() error {
 	if err != nil {
 		return fmt.Errorf("secret_key: %w", err)
 	}
-	s := &state{keys: &policy.Keyring{}, dirty: make(chan struct{}, 1)}
+	s := &state{keys: &policy.Keyring{}, looked: make(chan struct{}), dirty: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
 	if s.file, err = kept.New(filepath.Join(p.cfg.StateDir, "kept"), key); err != nil {
 		return err
 	}
@@ -88,6 +90,8 @@ func (p *processor) seenBy(l store.Look) {
 	s := p.state
 	s.mu.Lock()
 	s.confirmed, s.restored = l.Time, false
+	close(s.looked)
+	s.looked = make(chan struct{})
 	s.mu.Unlock()
 	s.transaction.Store(l.Transaction)
 	p.state.seen.keys.Store(int64(s.keys.Len()))
@@ -96,6 +100,35 @@ func (p *processor) seenBy(l store.Look) {
 		select {
 		case s.dirty <- struct{}{}:
 		default:
+		}
+	}
+}
+
+// settleTimeout bounds how long an administrator waits until a change is in force here. On other processors it is within a second.
+const settleTimeout = time.Second
+
+// settled returns when all that was committed before is in force in this processor, or when that takes too long.
+func (p *processor) settled(ctx context.Context) {
+	s, began := p.state, time.Now()
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		done, looked := s.confirmed.After(began), s.looked
+		s.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case s.hint <- struct{}{}:
+		default:
+		}
+		select {
+		case <-looked:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -221,6 +221,7 @@ func (p *processor) administer(ctx context.Context) error {
 		Logger:        p.log,
 		ChannelTester: prober,
 		Plugins:       p.plugins,
+		Settled:       p.settled,
 		PluginMetrics: promhttp.HandlerFor(own, promhttp.HandlerOpts{}),
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)

@@ -41,6 +41,7 @@ func (p *processor) watch(ctx context.Context) error {
 		Keys:  p.state.keys,
 		Terms: p.hold,
 		Apply: func(c store.Configuration) error { return p.apply(ctx, c) },
+		Hint:  p.state.hint,
 		Seen:  p.seenBy,
 	})
 }

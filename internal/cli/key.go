@@ -178,8 +178,9 @@ func keyShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show KEY",
 		Short: "Show a key, but not its secret",
-		Long:  "Show a key, but of its secret only the first and last characters.",
-		Args:  arguments("KEY"),
+		Long: `Show a key, but of its secret only the first and last characters; and all budgets and limits that it is held to: its own, those of its
+tenant, and those above.`,
+		Args: arguments("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := connect(c)
 			if err != nil {
@@ -189,7 +190,7 @@ func keyShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printThing(c, k, keyFacts(k))
+			return printThing(c, k, append(keyFacts(k.Key), termFacts(k)...))
 		},
 	}
 }

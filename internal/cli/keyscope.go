@@ -112,6 +112,54 @@ func scopeFacts(k admin.Key) []fact {
 	return append(facts, fact{"fingerprint", k.Fingerprint})
 }
 
+// termFacts are the budgets and limits that a key is held to, each in a line.
+func termFacts(k admin.HeldKey) []fact {
+	var facts []fact
+	for _, b := range k.Budgets {
+		name := "budget"
+		if b.Key == nil {
+			name = "budget of " + b.Tenant
+		}
+		each := " a " + b.Period
+		if b.Renews == nil {
+			each = ", once"
+		}
+		text := fmt.Sprintf("%s%s: %s of %s spent", usd(&b.AmountNanoUSD), each, usd(&b.SpentNanoUSD), usd(&b.CreditNanoUSD))
+		if b.Renews != nil {
+			text += ", renews " + localTime(*b.Renews)
+		}
+		facts = append(facts, fact{name, text})
+	}
+	for _, l := range k.Limits {
+		name := "limit"
+		if l.Key == nil {
+			name = "limit of " + limitFor(l)
+		}
+		text := rateText(l)
+		if l.Model != "*" {
+			text += ", for " + l.Model
+		}
+		facts = append(facts, fact{name, text})
+	}
+	return facts
+}
+
+// rateText is what a limit allows.
+func rateText(l admin.Limit) string {
+	var all []string
+	for _, r := range []struct {
+		n    *int64
+		what string
+	}{
+		{l.Requests, "requests/min"}, {l.Input, "input tokens/min"}, {l.Output, "output tokens/min"}, {l.Total, "tokens/min"}, {l.Concurrency, "at once"},
+	} {
+		if r.n != nil {
+			all = append(all, count(*r.n)+" "+r.what)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 func joinPairs(m map[string]string) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(m)) {

@@ -5,10 +5,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/policy/budget"
 	"github.com/weir-proxy/weir/policy/limit"
 )
@@ -106,4 +108,74 @@ func setTerms(ctx context.Context, tx pgx.Tx, o owner, b *BudgetChange, r *Rates
 		return err
 	}
 	return setOwnRates(ctx, tx, o, r)
+}
+
+// HeldKey is a key and all that it is held to.
+type HeldKey struct {
+	Key
+	Budgets []BudgetState // its own, that of its tenant, and those of the tenants above, in this order; without the leases one by one
+	Limits  []RateLimit   // its own, those of its tenant, then those of all
+}
+
+// HeldKey returns the key that ref names, with all that it is held to, as of a time.
+func (s *Store) HeldKey(ctx context.Context, ref string, now time.Time) (HeldKey, error) {
+	var h HeldKey
+	err := s.readOnly(ctx, func(tx pgx.Tx) (err error) {
+		if h.Key, err = findKey(ctx, tx, ref); err != nil {
+			return err
+		}
+		if h.Budgets, err = budgetsOver(ctx, tx, &h.Key, now); err != nil {
+			return err
+		}
+		h.Limits, err = limitsOver(ctx, tx, &h.Key)
+		return err
+	})
+	if err != nil && !own(err) {
+		err = fmt.Errorf("read key %q: %w", ref, err)
+	}
+	return h, err
+}
+
+func budgetsOver(ctx context.Context, tx pgx.Tx, k *Key, now time.Time) ([]BudgetState, error) {
+	all, err := many(ctx, tx, scanBudget, `with recursive above (id, parent_id, depth) as (
+			select id, parent_id, 1 from weir.tenant where id = $1
+			union all select t.id, t.parent_id, depth + 1 from weir.tenant t join above a on t.id = a.parent_id where depth < $3
+		) `+selectBudget+`join above a on a.id = b.tenant_id where b.key_id = $2 or b.key_id is null order by b.key_id is null, a.depth`,
+		int64(k.Tenant), int64(k.ID), policy.MaxCharged)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]BudgetState, 0, len(all))
+	for i := range all {
+		st, err := stateOf(ctx, tx, all[i], now)
+		if err != nil {
+			return nil, err
+		}
+		st.Leases = nil
+		states = append(states, st)
+	}
+	return states, nil
+}
+
+func limitsOver(ctx context.Context, tx pgx.Tx, k *Key) ([]RateLimit, error) {
+	all, err := many(ctx, tx, scanRateLimit, selectRateLimit+`where l.key_id = $1 or l.key_id is null and (l.tenant_id = $2 or l.tenant_id is null)`,
+		int64(k.ID), int64(k.Tenant))
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[limit.ID]RateLimit, len(all))
+	limits := make([]limit.Limit, 0, len(all))
+	for _, l := range all {
+		byID[l.ID] = l
+		limits = append(limits, l.Limit)
+	}
+	table, err := limit.NewTable(limits)
+	if err != nil {
+		return nil, err
+	}
+	var over []RateLimit
+	for _, l := range table.Over(k.ID, k.Tenant) {
+		over = append(over, byID[l.ID])
+	}
+	return over, nil
 }

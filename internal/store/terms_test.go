@@ -289,3 +289,61 @@ func next[T any](t *testing.T, from chan T) T {
 		panic("unreachable")
 	}
 }
+
+func TestKeyIsMadeWithItsTermsOrNotAtAll(t *testing.T) {
+	s := migrated(t)
+	ctx := t.Context()
+	_, _, err := s.CreateKey(ctx, NewKey{Name: "bot", Budget: &BudgetChange{Amount: new(dollar)}, Limits: &RatesChange{Burst: new(time.Minute)}})
+	wantError(t, err, ErrInvalid, "limits nothing")
+	if _, err := s.Key(ctx, "bot"); err == nil {
+		t.Error("a key without its limit was made")
+	}
+	if _, _, err := s.CreateKey(ctx, NewKey{Name: "bot"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.SetKey(ctx, "bot", KeyChange{Name: new("other"), Budget: &BudgetChange{Amount: new(dollar)}, Limits: &RatesChange{Requests: new(int64(-1))}})
+	wantError(t, err, ErrInvalid, "-1")
+	if n := query[int64](t, s, `select (select count(*) from weir.budget) + (select count(*) from weir.key where name = 'other')`); n != 0 {
+		t.Error("a part of a change was made")
+	}
+}
+
+func TestHeldKeyHasAllThatCounts(t *testing.T) {
+	s := migrated(t)
+	ctx := t.Context()
+	for _, c := range []struct{ name, parent string }{{"top", ""}, {"middle", "top"}, {"low", "middle"}, {"other", ""}} {
+		if _, err := s.CreateTenant(ctx, c.name, TenantChange{Parent: &c.parent, Budget: &BudgetChange{Amount: new(dollar)}, Limits: &RatesChange{Total: new(int64(1000))}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.SetTenant(ctx, "middle", TenantChange{Budget: &BudgetChange{Remove: true}}); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.CreateKey(ctx, NewKey{Tenant: "low", Name: "bot", Budget: &BudgetChange{Amount: new(2 * dollar)}, Limits: &RatesChange{Requests: new(int64(60))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []LimitScope{{EachKey: true}, {Tenant: "low", EachKey: true, Model: "gpt-*"}, {Model: "gpt-*"}} {
+		if _, err := s.SetRateLimit(ctx, scope, RatesChange{Concurrent: new(int64(5))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := s.HeldKey(ctx, "low/bot", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, b := range h.Budgets {
+		got = append(got, fmt.Sprintf("budget %s %s %s", b.TenantName, b.KeyName, budget.FormatUSD(b.Credit)))
+	}
+	for _, l := range h.Limits {
+		got = append(got, fmt.Sprintf("limit %s %s %s %v", l.TenantName, l.KeyName, l.Model, l.Each))
+	}
+	want := []string{
+		"budget low bot 2.00", "budget low  1.00", "budget top  1.00",
+		"limit low bot * false", "limit low  * false", "limit low  gpt-* true", "limit   gpt-* false",
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("(-got +want):\n%s", diff)
+	}
+}

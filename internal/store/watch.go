@@ -37,6 +37,9 @@ type Following struct {
 	// means that it is not in force, and is to be tried again.
 	Apply func(Configuration) error
 
+	// Hint has the database looked at soon. May be nil.
+	Hint <-chan struct{}
+
 	// Seen, if it is not nil, hears of each look at the database after which both are up to date.
 	Seen func(Look)
 }
@@ -85,15 +88,16 @@ func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
 			w.current, w.keys = 0, ""
 		}
 		// A hint does not cut the pause after an error short, or a storm of changes would be a storm of errors.
-		hint := changed
+		hint, own := changed, w.following.Hint
 		if err != nil {
-			hint = nil
+			hint, own = nil, nil
 		}
 		timer := time.NewTimer(r.pause(ctx, err))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-hint:
+		case <-own:
 		}
 		timer.Stop()
 	}

@@ -30,12 +30,13 @@ type account struct {
 	amount int64 // of the budget, as it was last known here
 	end    int64 // of the period, in seconds since 1970
 
-	mu       sync.Mutex // guards what follows
-	granted  int64      // that may be counted on
-	used     int64      // by exchanges that have ended
-	reserved int64      // by exchanges that have not
-	told     int64      // what exchanges cost whose end was told here, since the process began
-	gone     bool       // forgotten: look for another
+	mu       sync.Mutex    // guards what follows
+	granted  int64         // that may be counted on
+	used     int64         // by exchanges that have ended
+	reserved int64         // by exchanges that have not
+	told     int64         // what exchanges cost whose end was told here, since the process began
+	gone     bool          // forgotten: look for another
+	answered chan struct{} // closed when the bank has answered, or failed to; nil: nobody waits for that
 	learned
 	tempo
 	asked
@@ -91,15 +92,42 @@ func (a *account) take(amount int64, now time.Time) (free int64, ok, gone bool) 
 	return free, true, false
 }
 
-// lack notes that an amount was refused.
+// lack notes that there was not so much.
 func (a *account) lack(amount int64, now time.Time) learned {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.lackLocked(amount, now)
+	return a.learned
+}
+
+func (a *account) lackLocked(amount int64, now time.Time) {
 	a.last = now
 	if a.need == 0 || amount < a.need {
 		a.need = amount
 	}
-	return a.learned
+}
+
+// hope notes that there was not so much, and returns what is closed when the bank has answered: nil if nothing is to be hoped for from that, since the
+// bank has said lately that there is no more.
+func (a *account) hope(amount int64, now time.Time) <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gone || a.short || a.partial || a.known && minus(a.credit, a.spent) < amount {
+		return nil
+	}
+	a.lackLocked(amount, now)
+	if a.answered == nil {
+		a.answered = make(chan struct{})
+	}
+	return a.answered
+}
+
+// answerWaitersLocked lets everybody look again who waits for the bank.
+func (a *account) answerWaitersLocked() {
+	if a.answered != nil {
+		close(a.answered)
+		a.answered = nil
+	}
 }
 
 // release ends a reservation. What the exchange cost takes its place.
@@ -186,8 +214,9 @@ func (a *account) askLocked(now time.Time, drained bool) (ask Ask, due bool) {
 	return ask, true
 }
 
-// grantedLocked takes in the answer.
+// answerLocked takes in the answer.
 func (a *account) answerLocked(ask Ask, g Grant) {
+	defer a.answerWaitersLocked()
 	since := minus(a.told, a.mark)
 	switch {
 	case a.doubt:
@@ -217,6 +246,9 @@ func (a *account) doubtLocked() {
 
 // emptyLocked reports whether nothing is lost if the account is forgotten.
 func (a *account) emptyLocked(now time.Time) bool {
+	if a.answered != nil {
+		return false
+	}
 	over := now.Unix() >= a.end+int64(idle/time.Second)
 	return a.reserved == 0 && a.granted <= a.used && a.known && a.need == 0 && !a.frozen && (over || !a.standby && now.Sub(a.last) >= idle)
 }

@@ -39,6 +39,7 @@ type Request struct {
 	Epoch  int64 // as Join returned it
 	Count  int64 // of the last reply, or of Joined before the first
 	Asks   []Ask // of different accounts, in the order of their budgets and periods
+	More   bool  // there may be more to ask at once: the bank need not know
 }
 
 // Reply is the answer to a request.

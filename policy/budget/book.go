@@ -17,12 +17,18 @@ import (
 // MaxAhead is how many budgets are leased from before anybody asks; if there are more, none is.
 const MaxAhead = 10_000
 
+// maxWaiting bounds how many requests wait for the bank at once; more are refused as if none did.
+const maxWaiting = 1024
+
 // Options are what a [Book] needs.
 type Options struct {
 	Clock func() time.Time // nil means time.Now
 
 	// Outage is the status with which a request is refused that needs more than was leased while the bank cannot be asked: 503 or 429. Zero means 503.
 	Outage int
+	// Patience is how long a request may wait for an answer of the bank, if that may let it through: the first one of a budget, or one that is larger than what
+	// was leased so far. Zero: none waits.
+	Patience time.Duration
 	// Wake is called when the bank should be asked soon, perhaps by many goroutines at once; it must be quick. May be nil.
 	Wake func()
 }
@@ -37,6 +43,7 @@ type Book struct {
 	fenced   atomic.Bool
 	failing  atomic.Bool
 	drained  atomic.Bool // all that earlier lives left is posted
+	waiting  atomic.Int64
 	joined   atomic.Bool
 	epoch    int64 // owned by whoever calls Next, as is count
 	count    int64
@@ -205,10 +212,37 @@ func (b *Book) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 			short = b.reserve(d, over)
 		}
 	}
+	if short != nil && b.o.Patience > 0 {
+		short = b.wait(d, over, short)
+	}
 	if short != nil {
 		return nil, b.refuse(d, short)
 	}
 	return nil, nil
+}
+
+// wait tries again when the bank has answered, as long as that may help.
+func (b *Book) wait(d *policy.Demand, over []applied, short *shortage) *shortage {
+	defer b.waiting.Add(-1)
+	if b.waiting.Add(1) > maxWaiting {
+		return short
+	}
+	timer := time.NewTimer(b.o.Patience)
+	defer timer.Stop()
+	for short != nil && !b.failing.Load() && !b.fenced.Load() {
+		answered := short.account.hope(short.amount, b.o.Clock())
+		if answered == nil {
+			break
+		}
+		b.o.Wake()
+		select {
+		case <-answered:
+			short = b.reserve(d, over)
+		case <-timer.C:
+			return short
+		}
+	}
+	return short
 }
 
 // shortage is what keeps a request from being admitted.

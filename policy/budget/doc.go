@@ -18,7 +18,8 @@
 //
 // # Parts
 //
-//	[Book]    a holder: what is leased, reserved and used. In memory; [Book.Reserve] is on the path of each request
+//	[Book]    a holder: what is leased, reserved and used. In memory; [Book.Reserve] is on the path of each request. It asks nobody, and waits
+//	          only where what was leased is not enough and the bank has not said that there is no more: a bounded time, by a bounded number of requests
 //	[Allot]   what the bank answers to a holder that asks for more, or gives back; the same for every bank
 //	[Bank]    what keeps budgets and leases, and who writes what exchanges cost to the leases that they were reserved from
 //	[Index]   which budgets apply to a key

@@ -34,7 +34,10 @@ func (b *Book) HasJoined() bool { return b.joined.Load() }
 // Drained tells that all that was in the logs when the process began is in the bank: what earlier lives used is then what the bank says.
 func (b *Book) Drained() { b.drained.Store(true) }
 
-// Next returns what to ask the bank now, and whether there is anything to ask. It comes after Joined.
+// maxAsks is how many accounts one request to the bank is about.
+const maxAsks = 500
+
+// Next returns what to ask the bank now, and whether there is anything to ask: first what requests were refused for, or wait for. It comes after Joined.
 func (b *Book) Next() (r Request, due bool) {
 	if b.fenced.Load() {
 		return Request{}, false
@@ -44,15 +47,22 @@ func (b *Book) Next() (r Request, due bool) {
 	r = Request{Holder: b.holder, Epoch: b.epoch, Count: b.count}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for key, a := range b.accounts {
-		a.mu.Lock()
-		if a.emptyLocked(now) {
-			a.gone = true
-			delete(b.accounts, key)
-		} else if ask, ok := a.askLocked(now, drained); ok {
-			r.Asks = append(r.Asks, ask)
+	for _, needed := range [...]bool{true, false} {
+		for key, a := range b.accounts {
+			if r.More = len(r.Asks) == maxAsks; r.More {
+				break
+			}
+			a.mu.Lock()
+			if a.emptyLocked(now) {
+				a.gone = true
+				delete(b.accounts, key)
+			} else if a.need > 0 == needed {
+				if ask, ok := a.askLocked(now, drained); ok {
+					r.Asks = append(r.Asks, ask)
+				}
+			}
+			a.mu.Unlock()
 		}
-		a.mu.Unlock()
 	}
 	slices.SortFunc(r.Asks, func(a, b Ask) int { return compareAccounts(a.Account, b.Account) })
 	since := now.Sub(b.synced)
@@ -157,6 +167,7 @@ func (b *Book) Failed(r Request, err error) {
 			if ask.Need > 0 && (a.need == 0 || ask.Need < a.need) {
 				a.need = ask.Need // it is still needed
 			}
+			a.answerWaitersLocked()
 			a.mu.Unlock()
 		}
 	}

@@ -180,16 +180,42 @@ func (t *Table) match(hits []hit, d *policy.Demand) []hit {
 		}
 	}
 	for _, r := range tenant {
-		if r.describes(d.Model) && (!r.limit.Each || !hasPattern(own, r.limit.Model, false)) {
+		if r.describes(d.Model) && r.counts(own, nil) {
 			hits = append(hits, r.hit(d))
 		}
 	}
 	for _, r := range t.ofAll() {
-		if r.describes(d.Model) && (!r.limit.Each || !hasPattern(own, r.limit.Model, false) && !hasPattern(tenant, r.limit.Model, true)) {
+		if r.describes(d.Model) && r.counts(own, tenant) {
 			hits = append(hits, r.hit(d))
 		}
 	}
 	return hits
+}
+
+// Over returns the limits that a key is held to, for one model or another: its own first, then those of its tenant, then those of all.
+func (t *Table) Over(key policy.KeyID, tenant policy.TenantID) []Limit {
+	own, _ := t.key.Get(key)
+	shared, _ := t.tenant.Get(tenant)
+	var all []Limit
+	for _, r := range own {
+		all = append(all, r.limit)
+	}
+	for _, r := range shared {
+		if r.counts(own, nil) {
+			all = append(all, r.limit)
+		}
+	}
+	for _, r := range t.ofAll() {
+		if r.counts(own, shared) {
+			all = append(all, r.limit)
+		}
+	}
+	return all
+}
+
+// counts reports whether a limit counts beside those of a key and of its tenant: one that each key has for itself is a default.
+func (r *rule) counts(own, tenant []*rule) bool {
+	return !r.limit.Each || !hasPattern(own, r.limit.Model, false) && !hasPattern(tenant, r.limit.Model, true)
 }
 
 func (r *rule) describes(model string) bool { return r.all || r.glob.Match(model) }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy/budget"
 	"github.com/weir-proxy/weir/test/rig"
@@ -132,6 +133,38 @@ func TestADollarIsSpentByThreeProcessorsAndNoMore(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestKeyWithABudgetWorksAtOnce: whoever is told of a key by the API can use it, though its budget was leased by nobody yet; also where a request may cost nearly all
+// of it.
+func TestKeyWithABudgetWorksAtOnce(t *testing.T) {
+	w := newWorld(t, rig.Options{Production: true})
+	w.price(t, "gpt-4o-mini", tariff{input: 2500, cached: 2500, output: 10_000, reasoning: 10_000})
+	c, err := admin.NewClient(w.AdminURL, store.Secret(rig.AdminToken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreateTenant(t.Context(), admin.NewTenant{Name: "acme", Budget: &admin.BudgetTerms{AmountNanoUSD: new(dollar)}}); err != nil {
+		t.Fatal(err)
+	}
+	used := w.key
+	t.Cleanup(func() { w.key = used })
+	for i := range 30 {
+		amount := []int64{dollar, dollar / 250}[i%2] // the request may cost some 0.0033 dollars
+		k, err := c.CreateKey(t.Context(), admin.NewKey{
+			Tenant: "acme", Name: fmt.Sprintf("bot-%d", i), Budget: &admin.BudgetTerms{AmountNanoUSD: &amount}, Limits: &admin.Rates{Requests: admin.To(int64(60))},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.key = k.Secret
+		if a := w.post(t, "/v1/chat/completions", tenth); a.status != http.StatusOK {
+			t.Fatalf("key %d: status %d: %s", i, a.status, a.body)
+		}
+	}
+	if n, err := w.Metric("weir_configuration_keys"); err != nil || n != 31 {
+		t.Errorf("%v keys, %v", n, err)
+	}
 }
 
 func TestExhaustedBudgetSaysWhenItRenewsAndATopUpHelpsAtOnce(t *testing.T) {

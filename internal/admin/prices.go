@@ -22,19 +22,7 @@ type Price struct {
 }
 
 // PriceRates are nano-dollars for a million tokens. What is nil costs as much as the input or the output that it is a part of.
-type PriceRates struct {
-	Service     string `json:"service,omitempty"` // empty, flex or priority
-	Above       int64  `json:"above,omitempty"`   // tokens of input, from which on the rates are for the whole request
-	Input       *int64 `json:"input"`
-	CachedInput *int64 `json:"cached_input,omitempty"`
-	CacheWrite  *int64 `json:"cache_write,omitempty"`
-	Output      *int64 `json:"output"`
-	Reasoning   *int64 `json:"reasoning,omitempty"`
-	AudioInput  *int64 `json:"audio_input,omitempty"`
-	AudioOutput *int64 `json:"audio_output,omitempty"`
-	ImageInput  *int64 `json:"image_input,omitempty"`
-	ImageOutput *int64 `json:"image_output,omitempty"`
-}
+type PriceRates = prices.Quote
 
 // NewPrice is the whole price of a model.
 type NewPrice struct {
@@ -46,22 +34,16 @@ type NewPrice struct {
 func priceOf(p *prices.Price, version int64) Price {
 	out := Price{Model: p.Model, From: p.Version, Version: version, MaxInput: p.MaxInput, MaxOutput: p.MaxOutput}
 	for _, r := range p.Rows() {
-		out.Rates = append(out.Rates, PriceRates{
-			Service: r.Service, Above: r.Above, Input: r.Input, CachedInput: r.CachedInput, CacheWrite: r.CacheWrite, Output: r.Output, Reasoning: r.Reasoning,
-			AudioInput: r.AudioInput, AudioOutput: r.AudioOutput, ImageInput: r.ImageInput, ImageOutput: r.ImageOutput,
-		})
+		out.Rates = append(out.Rates, r.Quote)
 	}
 	return out
 }
 
 func (n *NewPrice) rows() []prices.Row {
 	var rows []prices.Row
-	for _, r := range n.Rates {
-		row := prices.Row{
-			Service: r.Service, Above: r.Above, Input: r.Input, CachedInput: r.CachedInput, CacheWrite: r.CacheWrite, Output: r.Output, Reasoning: r.Reasoning,
-			AudioInput: r.AudioInput, AudioOutput: r.AudioOutput, ImageInput: r.ImageInput, ImageOutput: r.ImageOutput,
-		}
-		if row.Service == "" && row.Above == 0 {
+	for _, q := range n.Rates {
+		row := prices.Row{Quote: q}
+		if q.Service == "" && q.Above == 0 {
 			row.MaxInput, row.MaxOutput = n.MaxInput, n.MaxOutput
 		}
 		rows = append(rows, row)

@@ -50,15 +50,15 @@ func (p *price) Resolve(Environment) error {
 	for _, r := range p.Rates {
 		out := admin.PriceRates{Service: r.Service, Above: r.Above}
 		texts := []string{r.Input, r.CachedInput, r.CacheWrite, r.Output, r.Reasoning, r.AudioInput, r.AudioOutput, r.ImageInput, r.ImageOutput}
-		for i, to := range amounts(&out) {
+		for i, rate := range out.Each() {
 			if texts[i] == "" {
 				continue
 			}
 			n, err := money.ParseUSD(texts[i])
 			if err != nil {
-				return fmt.Errorf("%s: %w", rateNames[i], err)
+				return fmt.Errorf("%s: %w", rate.Name, err)
 			}
-			*to = &n
+			*rate.At = &n
 		}
 		p.rates = append(p.rates, out)
 	}
@@ -72,27 +72,20 @@ func (p *price) fill() {
 	for i := range p.rates {
 		r := &p.rates[i]
 		base := slices.IndexFunc(said, func(b admin.PriceRates) bool { return b.Service == r.Service && b.Above == 0 })
-		wholes := amounts(r)
+		wholes := r.Each()
 		for j, n := range wholes {
-			if *n == nil && base >= 0 {
-				*n = *amounts(&said[base])[j]
+			if *n.At == nil && base >= 0 {
+				*n.At = *said[base].Each()[j].At
 			}
-			if *n == nil {
-				*n = *wholes[partOf[j]]
+			if *n.At == nil {
+				*n.At = *wholes[partOf[j]].At
 			}
 		}
 	}
 }
 
-var rateNames = [...]string{"input", "cached_input", "cache_write", "output", "reasoning", "audio_input", "audio_output", "image_input", "image_output"}
-
 // partOf says what each rate is a part of: the input, or the output.
 var partOf = [...]int{0, 0, 0, 3, 3, 0, 3, 0, 3}
-
-// amounts returns the rates in the order of their names.
-func amounts(r *admin.PriceRates) []**int64 {
-	return []**int64{&r.Input, &r.CachedInput, &r.CacheWrite, &r.Output, &r.Reasoning, &r.AudioInput, &r.AudioOutput, &r.ImageInput, &r.ImageOutput}
-}
 
 // Fields implements [Thing].
 func (p *price) Fields() []Field {
@@ -106,9 +99,9 @@ func (p *price) Fields() []Field {
 		if r.Above > 0 {
 			row = append(row, "above "+strconv.FormatInt(r.Above, 10))
 		}
-		for j, n := range amounts(r) {
-			if *n != nil {
-				row = append(row, rateNames[j]+" "+money.FormatUSD(**n))
+		for _, n := range r.Each() {
+			if *n.At != nil {
+				row = append(row, n.Name+" "+money.FormatUSD(**n.At))
 			}
 		}
 		rows = append(rows, strings.Join(row, " "))

@@ -47,7 +47,7 @@ func (s *source) PriceList(_ context.Context, hash prices.Hash) (string, error) 
 const dollars = 1_000_000_000
 
 func row(model string, input, output int64) prices.Row {
-	return prices.Row{Model: model, Input: new(input), Output: new(output)}
+	return prices.Row{Model: model, Quote: prices.Quote{Input: new(input), Output: new(output)}}
 }
 
 func at(id int64, own ...prices.Row) prices.Version {
@@ -82,7 +82,7 @@ func TestRowsCostWhatThePricesOfTheirAdmissionSay(t *testing.T) {
 	detailed := row("detailed", 10*dollars, 100*dollars)
 	detailed.CachedInput, detailed.CacheWrite, detailed.Reasoning = new(int64(1*dollars)), new(int64(20*dollars)), new(int64(50*dollars))
 	detailed.AudioInput, detailed.AudioOutput, detailed.ImageInput = new(int64(30*dollars)), new(int64(200*dollars)), new(int64(40*dollars))
-	flex := prices.Row{Model: "detailed", Service: "flex", Input: new(int64(dollars)), Output: new(int64(dollars))}
+	flex := prices.Row{Model: "detailed", Quote: prices.Quote{Service: "flex", Input: new(int64(dollars)), Output: new(int64(dollars))}}
 	b, _ := book(t, Options{},
 		at(5, row("m", 2*dollars, 4*dollars)),
 		at(6, row("m", 3*dollars, 6*dollars), detailed, flex, row("vllm/*", 0, 0)))

@@ -81,8 +81,8 @@ func (p *Price) Most(u Usage, s Service) (int64, error) {
 }
 
 func (r *Rates) negative() bool {
-	for _, rate := range r.all() {
-		if rate < 0 {
+	for _, rate := range r.each() {
+		if *rate < 0 {
 			return true
 		}
 	}

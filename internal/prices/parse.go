@@ -16,12 +16,9 @@ const (
 	columnAbove
 	columnMaxInput
 	columnMaxOutput
-	columnRates // nine, in the order of the fields of Rates
-	columns     = columnRates + 9
+	columnRates // in the order of [Quote.Each]
+	columns     = columnRates + kinds
 )
-
-// missing is a rate that a row lacks.
-const missing = -1
 
 // Parse reads a list in the format of prices.tsv: lines of # and a name and a value, then a header, then rows.
 func Parse(text string) (*Table, error) {
@@ -63,67 +60,32 @@ func Parse(text string) (*Table, error) {
 	return t, nil
 }
 
-// Row is a line of a list: the price of a model for a service and an input above a limit. Rates are nano-dollars for a million tokens; one that is nil inherits, as
-// [Parse] has it.
-type Row struct {
-	Model       string `json:"model"`
-	Service     string `json:"service,omitempty"` // empty, flex or priority
-	Above       int64  `json:"above,omitempty"`   // tokens of input
-	MaxInput    int64  `json:"max_input,omitempty"`
-	MaxOutput   int64  `json:"max_output,omitempty"`
-	Input       *int64 `json:"input,omitempty"`
-	CachedInput *int64 `json:"cached_input,omitempty"`
-	CacheWrite  *int64 `json:"cache_write,omitempty"`
-	Output      *int64 `json:"output,omitempty"`
-	Reasoning   *int64 `json:"reasoning,omitempty"`
-	AudioInput  *int64 `json:"audio_input,omitempty"`
-	AudioOutput *int64 `json:"audio_output,omitempty"`
-	ImageInput  *int64 `json:"image_input,omitempty"`
-	ImageOutput *int64 `json:"image_output,omitempty"`
-}
-
-// rates returns the rates of a row, in which some may be missing.
-func (r *Row) rates() Rates {
-	value := func(p *int64) int64 {
-		if p == nil {
-			return missing
-		}
-		return *p
-	}
-	return Rates{
-		Input: value(r.Input), CachedInput: value(r.CachedInput), CacheWrite: value(r.CacheWrite), Output: value(r.Output), Reasoning: value(r.Reasoning),
-		AudioInput: value(r.AudioInput), AudioOutput: value(r.AudioOutput), ImageInput: value(r.ImageInput), ImageOutput: value(r.ImageOutput),
-	}
-}
-
 // parseRow reads the cells of a line.
 func parseRow(cells []string) (Row, error) {
 	if len(cells) != columns {
 		return Row{}, errors.New("the number of columns is wrong")
 	}
 	var numbers [columns]int64
-	var rates [columns]*int64
 	for i := columnAbove; i < columns; i++ {
 		if cells[i] == "" {
 			continue
 		}
-		n, err := strconv.ParseInt(cells[i], 10, 64)
-		if err != nil {
+		var err error
+		if numbers[i], err = strconv.ParseInt(cells[i], 10, 64); err != nil {
 			return Row{}, err
 		}
-		if n < 0 {
+		if numbers[i] < 0 {
 			return Row{}, ErrNegative
 		}
-		numbers[i], rates[i] = n, &numbers[i]
 	}
-	return Row{
-		Model: cells[columnModel], Service: cells[columnService],
-		Above: numbers[columnAbove], MaxInput: numbers[columnMaxInput], MaxOutput: numbers[columnMaxOutput],
-		Input: rates[columnRates], CachedInput: rates[columnRates+1], CacheWrite: rates[columnRates+2],
-		Output: rates[columnRates+3], Reasoning: rates[columnRates+4],
-		AudioInput: rates[columnRates+5], AudioOutput: rates[columnRates+6],
-		ImageInput: rates[columnRates+7], ImageOutput: rates[columnRates+8],
-	}, nil
+	r := Row{Model: cells[columnModel], MaxInput: numbers[columnMaxInput], MaxOutput: numbers[columnMaxOutput]}
+	r.Service, r.Above = cells[columnService], numbers[columnAbove]
+	for i, rate := range r.Each() {
+		if at := columnRates + i; cells[at] != "" {
+			*rate.At = &numbers[at]
+		}
+	}
+	return r, nil
 }
 
 // FromRows returns the prices that rows make, by model. The rows of a model stand together, the standard price first, tiers behind what they are tiers of.
@@ -155,12 +117,12 @@ func (r *Row) own() error {
 	if r.Input == nil || r.Output == nil {
 		return errors.New("input and output must be given; what is free has a rate of 0")
 	}
-	for _, rate := range []*int64{r.Input, r.CachedInput, r.CacheWrite, r.Output, r.Reasoning, r.AudioInput, r.AudioOutput, r.ImageInput, r.ImageOutput} {
-		if rate == nil {
+	for _, rate := range r.Each() {
+		if *rate.At == nil {
 			continue
 		}
-		if err := checkRate(*rate); err != nil {
-			return err
+		if err := checkRate(**rate.At); err != nil {
+			return fmt.Errorf("%s: %w", rate.Name, err)
 		}
 	}
 	return nil
@@ -168,7 +130,7 @@ func (r *Row) own() error {
 
 // row takes one row into the table. lowest is that of the tiers, and is kept between rows.
 func (t *Table) row(r *Row, lowest *Rates) error {
-	rates := r.rates()
+	rates := r.given()
 	p := t.listed[r.Model]
 	if p == nil {
 		if r.Service != "" || r.Above > 0 {

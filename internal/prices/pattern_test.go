@@ -51,9 +51,9 @@ func TestPatternsAreForModelsWithoutAName(t *testing.T) {
 func TestRowsMakeThePricesOfAVersion(t *testing.T) {
 	n := func(n int64) *int64 { return &n }
 	v := Version{ID: 7, List: HashList(EmbeddedList()), Own: []Row{
-		{Model: "mine", MaxOutput: 100, Input: n(10), Output: n(20), CachedInput: n(0)},
-		{Model: "mine", Above: 1000, Input: n(30), Output: n(40)},
-		{Model: "mine", Service: "flex", Input: n(5), Output: n(6)},
+		{Model: "mine", MaxOutput: 100, Quote: Quote{Input: n(10), Output: n(20), CachedInput: n(0)}},
+		{Model: "mine", Quote: Quote{Above: 1000, Input: n(30), Output: n(40)}},
+		{Model: "mine", Quote: Quote{Service: "flex", Input: n(5), Output: n(6)}},
 	}}
 	table, err := v.Apply(Embedded())
 	if err != nil {
@@ -65,13 +65,13 @@ func TestRowsMakeThePricesOfAVersion(t *testing.T) {
 		t.Errorf("price = %+v", p)
 	}
 	for name, rows := range map[string][]Row{
-		"no standard price":  {{Model: "m", Service: "flex", Input: n(1), Output: n(1)}},
-		"tier without price": {{Model: "m", Above: 5, Input: n(1), Output: n(1)}},
-		"negative":           {{Model: "m", Input: n(-1), Output: n(1)}},
-		"no input":           {{Model: "m", Output: n(1)}},
-		"a negative part":    {{Model: "m", Input: n(1), Output: n(1), Reasoning: n(-1)}},
-		"too dear":           {{Model: "m", Input: n(MaxRate + 1), Output: n(1)}},
-		"unknown service":    {{Model: "m", Input: n(1), Output: n(1)}, {Model: "m", Service: "scale", Input: n(1), Output: n(1)}},
+		"no standard price":  {{Model: "m", Quote: Quote{Service: "flex", Input: n(1), Output: n(1)}}},
+		"tier without price": {{Model: "m", Quote: Quote{Above: 5, Input: n(1), Output: n(1)}}},
+		"negative":           {{Model: "m", Quote: Quote{Input: n(-1), Output: n(1)}}},
+		"no input":           {{Model: "m", Quote: Quote{Output: n(1)}}},
+		"a negative part":    {{Model: "m", Quote: Quote{Input: n(1), Output: n(1), Reasoning: n(-1)}}},
+		"too dear":           {{Model: "m", Quote: Quote{Input: n(MaxRate + 1), Output: n(1)}}},
+		"unknown service":    {{Model: "m", Quote: Quote{Input: n(1), Output: n(1)}}, {Model: "m", Quote: Quote{Service: "scale", Input: n(1), Output: n(1)}}},
 	} {
 		if _, err := FromRows(rows); err == nil {
 			t.Errorf("%s: taken", name)

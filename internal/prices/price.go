@@ -31,13 +31,14 @@ func NewRates(input, output int64) Rates {
 	}
 }
 
-func (r *Rates) all() [9]int64 {
-	return [...]int64{r.Input, r.CachedInput, r.CacheWrite, r.Output, r.Reasoning, r.AudioInput, r.AudioOutput, r.ImageInput, r.ImageOutput}
+// each returns the rates in the order of [Quote.Each].
+func (r *Rates) each() [kinds]*int64 {
+	return [...]*int64{&r.Input, &r.CachedInput, &r.CacheWrite, &r.Output, &r.Reasoning, &r.AudioInput, &r.AudioOutput, &r.ImageInput, &r.ImageOutput}
 }
 
 func (r *Rates) validate() error {
-	for _, rate := range r.all() {
-		if err := checkRate(rate); err != nil {
+	for _, rate := range r.each() {
+		if err := checkRate(*rate); err != nil {
 			return err
 		}
 	}
@@ -144,12 +145,7 @@ func (p *Price) validate() error {
 func (p *Price) Rows() []Row {
 	var rows []Row
 	add := func(service string, above int64, r *Rates) {
-		n := *r // what is given away cannot be changed through the rows
-		rows = append(rows, Row{
-			Model: p.Model, Service: service, Above: above,
-			Input: &n.Input, CachedInput: &n.CachedInput, CacheWrite: &n.CacheWrite, Output: &n.Output, Reasoning: &n.Reasoning,
-			AudioInput: &n.AudioInput, AudioOutput: &n.AudioOutput, ImageInput: &n.ImageInput, ImageOutput: &n.ImageOutput,
-		})
+		rows = append(rows, Row{Model: p.Model, Quote: r.quote(service, above)})
 	}
 	for _, s := range []struct {
 		name string

@@ -19,7 +19,7 @@ import (
 const dollars = 1_000_000_000 // nano-dollars for a million tokens
 
 func rates(input, output int64) prices.Row {
-	return prices.Row{Input: new(input * dollars), Output: new(output * dollars)}
+	return prices.Row{Quote: prices.Quote{Input: new(input * dollars), Output: new(output * dollars)}}
 }
 
 // inForce returns the prices that a processor would go by.

@@ -20,9 +20,9 @@ type tariff struct{ input, cached, output, reasoning int64 }
 func (w *world) price(t *testing.T, model string, p tariff) {
 	t.Helper()
 	const million = 1_000_000
-	_, err := w.Store.SetPrice(t.Context(), model, []prices.Row{{
+	_, err := w.Store.SetPrice(t.Context(), model, []prices.Row{{Quote: prices.Quote{
 		Input: new(p.input * million), CachedInput: new(p.cached * million), Output: new(p.output * million), Reasoning: new(p.reasoning * million),
-	}})
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestAnExchangeCostsWhatItDidAtItsAdmission(t *testing.T) {
 	}
 	defer resp.Body.Close() //nolint:errcheck // what was read is read
 	w.KillProcessor()
-	_, err = w.Store.SetPrice(t.Context(), "gpt-4o-mini", []prices.Row{{Input: new(after.input * 1_000_000), Output: new(after.output * 1_000_000)}})
+	_, err = w.Store.SetPrice(t.Context(), "gpt-4o-mini", []prices.Row{{Quote: prices.Quote{Input: new(after.input * 1_000_000), Output: new(after.output * 1_000_000)}}})
 	if err != nil {
 		t.Fatal(err)
 	}

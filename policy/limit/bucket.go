@@ -41,6 +41,7 @@ type bucket struct {
 	ratio  float64         // of the tokens of input that exchanges had to those that they were thought to have; zero: not known yet
 	listed bool            // among those that run short
 	want   float64         // of the whole limit, as of the last round
+	steady float64         // what is claimed for it: see settle
 	over   [meters]float64 // what there was no room for since the last round
 	spilt  [meters]float64 // what there was no room for in the round before
 }
@@ -242,8 +243,17 @@ func (b *bucket) ask(since time.Duration, share float64) {
 		want = b.want + (want-b.want)*weight
 	}
 	b.want = want
+	b.settle()
 	b.asked, b.most = [meters]float64{}, b.flight
 	b.spilt, b.over = b.over, [meters]float64{}
+}
+
+// settle keeps what is claimed as it is while it is about what is wanted. Each time that shares move between replicas, who gives has less a round before who takes has
+// more; if they followed each gust of demand, that would be lost. A little too much does no harm: what runs over goes to others through the pot.
+func (b *bucket) settle() {
+	if b.want > b.steady || b.want < b.steady-slack {
+		b.steady = min(mostWanted, b.want+headroom)
+	}
 }
 
 // debt returns which part of the limit it takes to be out of debt within [repay].
@@ -256,7 +266,9 @@ const (
 	mostWanted = 1
 	// recent is how much the last round counts among those before it: demand is noisy, and a share that follows each gust is wasted at the next lull. Where
 	// the bucket has run over, more was held than was needed, and the last round counts as rested.
-	recent, rested = 0.2, 0.5
+	recent, rested = 0.1, 0.2
+	// headroom is how much more of the limit is claimed than is wanted when a claim changes, and slack how far what is wanted may fall below the claim until it does again.
+	headroom, slack = 0.03, 0.08
 	// repay is how soon a debt should be paid off.
 	repay = 10 * time.Second
 )

@@ -271,7 +271,7 @@ func (l *Limiter) adopt(c Claim) {
 func (l *Limiter) claimLocked(at Bucket, r *rule) *claim {
 	c := &claim{Bucket: at, rule: r}
 	l.with(hit{rule: r, subject: at.Subject}, l.now(), func(b *bucket, share float64) {
-		c.share, c.want, c.level, c.cut = share, b.want, b.level, b.spilt
+		c.share, c.want, c.level, c.cut = share, b.steady, b.level, b.spilt
 	})
 	return c
 }
@@ -407,7 +407,7 @@ func (l *Limiter) raise(p *plan, sent time.Duration) {
 	for at, c := range p.claims {
 		l.with(hit{rule: c.rule, subject: at.Subject}, now, func(b *bucket, _ float64) {
 			if c.drop {
-				b.lease, b.want = nil, 0
+				b.lease, b.want, b.steady = nil, 0, 0
 			} else {
 				b.lease = &lease{share: c.next, until: sent + mine(Lease), back: now + lent}
 			}

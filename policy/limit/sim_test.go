@@ -388,9 +388,11 @@ func seeds(t *testing.T) []uint64 {
 func TestOverloadOfThreeReplicasIsHeldToTheLimit(t *testing.T) {
 	t.Parallel()
 	demands := map[string]func(now time.Duration) []float64{
-		"even":   func(time.Duration) []float64 { return []float64{overload / 3, overload / 3, overload / 3} },
-		"skewed": func(time.Duration) []float64 { return []float64{overload * 0.9, overload * 0.09, overload * 0.01} },
-		"one":    func(time.Duration) []float64 { return []float64{overload, 0, 0} },
+		"even":     func(time.Duration) []float64 { return []float64{overload / 3, overload / 3, overload / 3} },
+		"skewed":   func(time.Duration) []float64 { return []float64{overload * 0.9, overload * 0.09, overload * 0.01} },
+		"lopsided": func(time.Duration) []float64 { return []float64{overload, overload / 50, overload / 50} },
+		"dripping": func(time.Duration) []float64 { return []float64{overload, overload / 200, overload / 20} },
+		"one":      func(time.Duration) []float64 { return []float64{overload, 0, 0} },
 		"moving": func(now time.Duration) []float64 {
 			d := make([]float64, 3)
 			d[int(now/(20*time.Second))%3] = overload
@@ -407,6 +409,10 @@ func TestOverloadOfThreeReplicasIsHeldToTheLimit(t *testing.T) {
 				w.run(10 * time.Minute)
 				if got := w.count(from, w.now); got < 5880 || got > 6120 {
 					t.Errorf("seed %d: %d of %d admitted in ten minutes, want 6000 ± 2 %%", seed, got, w.offered)
+				}
+				// What had gathered before is gone after the first minute, and the rest of the time must be within 2 % as well.
+				if got := w.count(from+time.Minute, w.now); got < 5292 || got > 5508 {
+					t.Errorf("seed %d: %d admitted in the last nine minutes, want 5400 ± 2 %%", seed, got)
 				}
 				if got := w.worstWindow(time.Minute); got > 700 {
 					t.Errorf("seed %d: %d admitted within a minute, want at most 600 + 100", seed, got)

@@ -32,9 +32,12 @@ func (p *Problem) hint(format string, args ...any) *Problem {
 	return p
 }
 
+// HintDocument is the hint of what cannot be used, where there is no better one.
+const HintDocument = "GET /api/v1/openapi.yaml says what each member may be"
+
 // invalid is a request whose contents cannot be used.
 func invalid(format string, args ...any) *Problem {
-	return problem(http.StatusBadRequest, "invalid request", fmt.Sprintf(format, args...))
+	return problem(http.StatusBadRequest, "invalid request", fmt.Sprintf(format, args...)).hint(HintDocument)
 }
 
 // problemOf says how an error is shown, and whether it is one that only the log may see.
@@ -55,7 +58,7 @@ func problemOf(err error) (p *Problem, internal bool) {
 	case errors.Is(err, store.ErrInUse):
 		return problem(http.StatusConflict, "still in use", text).hint("remove what uses it first, or disable it instead"), false
 	case errors.Is(err, store.ErrInvalid):
-		return problem(http.StatusUnprocessableEntity, "invalid value", text), false
+		return problem(http.StatusUnprocessableEntity, "invalid value", text).hint(HintDocument), false
 	case errors.Is(err, store.ErrSecretKey):
 		return problem(http.StatusInternalServerError, "wrong secret key", text).hint(secretKeyHint), false
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-proxy/weir/internal/admin"
+
 	"github.com/weir-proxy/weir/internal/config"
 )
 
@@ -64,11 +66,21 @@ func Main(ctx context.Context, p Programs, args []string, s Streams) int {
 		return exitFailed
 	}
 	printError(s.Err, err)
-	if _, wrong := errors.AsType[*usageError](err); wrong {
+	_, wrong := errors.AsType[*usageError](err)
+	if wrong || refused(err) {
 		fmt.Fprintf(s.Err, "hint: %s --help\n", cmd.CommandPath())
+	}
+	if wrong {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// refused reports whether the server refuses a value and has no better hint than where to read what it may be.
+func refused(err error) bool {
+	p, ok := errors.AsType[*admin.Problem](err)
+	_, better := errors.AsType[*hinted](err)
+	return ok && !better && p.Hint == admin.HintDocument
 }
 
 // errSilent fails a command that has already said why on its standard output.

@@ -65,6 +65,9 @@ func hintOf(err error) string {
 		return e.Hint()
 	}
 	if e, ok := errors.AsType[*admin.Problem](err); ok {
+		if e.Hint == admin.HintDocument {
+			return "" // whoever is at a command line reads its help
+		}
 		return e.Hint
 	}
 	if e, ok := errors.AsType[*admin.Unreachable](err); ok {

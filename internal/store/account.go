@@ -28,7 +28,7 @@ type BudgetState struct {
 }
 
 // Left returns what is neither spent nor leased; negative if more was spent than there was.
-func (b *BudgetState) Left() int64 { return b.Credit - b.Spent - b.Leased }
+func (b *BudgetState) Left() int64 { return budget.Add(budget.Add(b.Credit, -b.Spent), -b.Leased) }
 
 // HeldLease is what one processor holds of a budget.
 type HeldLease struct {
@@ -133,8 +133,8 @@ func stateOf(ctx context.Context, tx pgx.Tx, b Budget, now time.Time) (BudgetSta
 	}, `select l.holder, l.granted, l.spent, l.asked, coalesce(h.seen, l.asked) from weir.lease l left join weir.holder h on h.id = l.holder
 		where l.budget_id = $1 and l.period = $2 order by l.holder`, b.ID, account.Period)
 	for _, l := range st.Leases {
-		st.Spent += l.Spent
-		st.Leased += max(l.Granted-l.Spent, 0)
+		st.Spent = budget.Add(st.Spent, l.Spent)
+		st.Leased = budget.Add(st.Leased, max(budget.Add(l.Granted, -l.Spent), 0))
 	}
 	return st, err
 }
@@ -275,7 +275,7 @@ func (s *Store) ReleaseLeases(ctx context.Context, holder uuid.UUID, forgive boo
 				update weir.lease l set `+change+` from old where l.holder = $1 and (l.budget_id, l.period) = (old.budget_id, old.period)
 			), noted as (
 				insert into weir.ledger (budget_id, period, holder, kind, amount, leased) select budget_id, period, $1, 'release', `+amount+`, -rest from old
-			) select coalesce(sum(rest), 0)::bigint from old`, holder).Scan(&released)
+			) select least(coalesce(sum(rest), 0), 9e18)::bigint from old`, holder).Scan(&released)
 	})
 	if err != nil && !own(err) {
 		err = fmt.Errorf("release leases of %s: %w", holder, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/policy/budget"
 	"github.com/weir-proxy/weir/usage"
 )
 
@@ -43,7 +44,7 @@ func chargesOf(rows []usage.Record, taken []contribution) []charge {
 		for _, a := range r.Charges.Accounts {
 			c := charge{account: a, holder: r.Charges.Holder, amount: r.Charged(), entries: 1}
 			if again[r.Exchange] {
-				c.amount -= r.Charges.Reserved
+				c.amount = plusAmount(c.amount, -r.Charges.Reserved)
 			}
 			parts = append(parts, c)
 		}
@@ -52,13 +53,22 @@ func chargesOf(rows []usage.Record, taken []contribution) []charge {
 	sums := parts[:0]
 	for _, p := range parts {
 		if n := len(sums); n > 0 && sums[n-1].compare(&p) == 0 {
-			sums[n-1].amount += p.amount
+			sums[n-1].amount = plusAmount(sums[n-1].amount, p.amount)
 			sums[n-1].entries += p.entries
 			continue
 		}
 		sums = append(sums, p)
 	}
 	return sums
+}
+
+// plusAmount adds amounts of which neither is beyond budget.MaxAmount. Nor is the sum: what does not fit is cut.
+func plusAmount(a, b int64) int64 { return min(max(a+b, -budget.MaxAmount), budget.MaxAmount) }
+
+// added is the SQL for a sum of money that grows by a batch. Beyond eight thousand million dollars it is cut: a provider that claims the like of that with each answer must not
+// keep rows from being written, nor make a sum negative.
+func added(table, column string) string {
+	return `greatest(least(` + table + `.` + column + `, 8000000000000000000), -8000000000000000000) + excluded.` + column
 }
 
 // addCharges charges rows to the leases that they were reserved from, and enters that into the ledger. A lease that is not there, since the database has forgotten
@@ -80,12 +90,12 @@ func addCharges(ctx context.Context, tx pgx.Tx, rows []usage.Record, taken []con
 	var batch pgx.Batch
 	batch.Queue(`insert into weir.lease as l (budget_id, period, holder, spent)
 		select budget_id, period, holder, amount from unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::bigint[]) c (budget_id, period, holder, amount) order by 1, 2, 3
-		on conflict (budget_id, period, holder) do update set spent = l.spent + excluded.spent`, c[0], c[1], holders, c[2])
+		on conflict (budget_id, period, holder) do update set spent = `+added("l", "spent"), c[0], c[1], holders, c[2])
 	batch.Queue(`insert into weir.ledger as e (budget_id, period, holder, kind, amount, leased, entries, hour)
 		select budget_id, period, holder, 'spend', -amount, -amount, entries, date_trunc('hour', now())
 		from unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::bigint[], $5::bigint[]) c (budget_id, period, holder, amount, entries) order by 1, 2, 3
 		on conflict (budget_id, period, holder, kind, hour) where hour is not null
-		do update set amount = e.amount + excluded.amount, leased = e.leased + excluded.leased, entries = e.entries + excluded.entries, at = now()`,
+		do update set amount = `+added("e", "amount")+`, leased = `+added("e", "leased")+`, entries = e.entries + excluded.entries, at = now()`,
 		c[0], c[1], holders, c[2], c[3])
 	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
 		return fmt.Errorf("charge budgets: %w", err)

@@ -220,7 +220,7 @@ func queueGrants(batch *pgx.Batch, holder uuid.UUID, moves []move) {
 		select a.budget_id, a.period, $3, case when a.change > 0 then 'grant' else 'return' end, 0, a.change, date_trunc('hour', now())
 		from unnest($1::bigint[], $2::bigint[], $4::bigint[]) a (budget_id, period, change) where a.change <> 0 order by 1, 2
 		on conflict (budget_id, period, holder, kind, hour) where hour is not null
-		do update set leased = e.leased + excluded.leased, entries = e.entries + 1, at = now()`, budgets, periods, holder, changes)
+		do update set leased = `+added("e", "leased")+`, entries = e.entries + 1, at = now()`, budgets, periods, holder, changes)
 }
 
 // queueNotices notes which shares of the credit are spent.

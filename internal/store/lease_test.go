@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -228,6 +229,48 @@ func TestRefusedRowIsChargedAllTheSame(t *testing.T) {
 		t.Errorf("spent %d, want 1320", got)
 	}
 	wantBooks(t, s)
+}
+
+// A provider that claims absurd numbers of tokens again and again must not keep rows from being written, nor give a budget back what is spent.
+func TestSumsOfMoneyAreCutAndNeverWrap(t *testing.T) {
+	s, a := budgeted(t, dollar)
+	l := s.lessee(t)
+	l.mustSync(budget.Ask{Account: a, Need: 100})
+	mustPost(t, s, batch(uuid.New(), 0, l.chargedRecord(10, a)))
+	exec(t, s, `update weir.lease set spent = 9223372036854775807`)
+	exec(t, s, `update weir.ledger set amount = -9223372036854775808, leased = -9223372036854775808 where kind = 'spend'`)
+	exec(t, s, `update weir.balance set cost_nanousd = 9223372036854775807`)
+	exec(t, s, `update weir.usage_hourly set cost_nanousd = 9223372036854775807`)
+	dear := l.chargedRecord(10, a)
+	dear.Cost = usage.Cost{CostNanoUSD: math.MaxInt64, PriceVersion: 1}
+	open := l.chargedRecord(budget.MaxAmount, a)
+	mustResolve(t, s, unresolved(open))
+	mustPost(t, s, batch(uuid.New(), 0, dear, unpriced(l, a), unpriced(l, a), open))
+	for _, column := range []string{
+		"select spent from weir.lease", "select min(-amount) from weir.ledger where kind = 'spend'",
+		"select min(cost_nanousd) from weir.balance", "select min(cost_nanousd) from weir.usage_hourly",
+	} {
+		if n := query[int64](t, s, column); n < 7_000_000_000_000_000_000 {
+			t.Errorf("%s: %d", column, n)
+		}
+	}
+	st, err := s.BudgetState(t.Context(), BudgetRef{Key: "bot"}, time.Now())
+	if err != nil || st.Left() > 0 || st.Spent < budget.MaxAmount {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if g := l.mustSync(budget.Ask{Account: a, Need: 1}).Grants[0]; !g.Short {
+		t.Errorf("it is granted %+v", g)
+	}
+	if _, err := s.SumUsage(t.Context(), UsageFilter{}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// unpriced is a row whose price is not known, and that was thought to cost all there is.
+func unpriced(l *lessee, a policy.Account) usage.Record {
+	r := l.chargedRecord(budget.MaxAmount, a)
+	r.Cost = usage.Cost{}
+	return r
 }
 
 func TestHoldersAndPostersAtOnceNeitherDeadlockNorOverspend(t *testing.T) {

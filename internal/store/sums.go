@@ -193,7 +193,7 @@ func queueHours(batch *pgx.Batch, sums []contribution) {
 			reasoning_tokens = h.reasoning_tokens + excluded.reasoning_tokens,
 			billed_input_tokens = h.billed_input_tokens + excluded.billed_input_tokens,
 			billed_output_tokens = h.billed_output_tokens + excluded.billed_output_tokens,
-			cost_nanousd = h.cost_nanousd + excluded.cost_nanousd,
+			cost_nanousd = `+added("h", "cost_nanousd")+`,
 			request_bytes = h.request_bytes + excluded.request_bytes,
 			response_bytes = h.response_bytes + excluded.response_bytes`,
 		hour, model, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13], c[14])
@@ -230,6 +230,6 @@ func queueBalances(batch *pgx.Batch, sums []contribution) {
 			requests = b.requests + excluded.requests,
 			tokens = b.tokens + excluded.tokens,
 			billed_tokens = b.billed_tokens + excluded.billed_tokens,
-			cost_nanousd = b.cost_nanousd + excluded.cost_nanousd`,
+			cost_nanousd = `+added("b", "cost_nanousd"),
 		c[0], c[1], c[2], c[3], c[4], c[5], len(c[0]))
 }

@@ -69,7 +69,7 @@ func (s *Store) SumUsage(ctx context.Context, f UsageFilter, by []string) ([]Usa
 			coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(cached_input_tokens), 0)::bigint,
 			coalesce(sum(output_tokens), 0)::bigint, coalesce(sum(reasoning_tokens), 0)::bigint,
 			coalesce(sum(billed_input_tokens), 0)::bigint, coalesce(sum(billed_output_tokens), 0)::bigint,
-			coalesce(sum(cost_nanousd), 0)::bigint, coalesce(sum(unpriced), 0)::bigint`), ", ") + ` from (` + source + `) s`
+			least(coalesce(sum(cost_nanousd), 0), 9e18)::bigint, coalesce(sum(unpriced), 0)::bigint`), ", ") + ` from (` + source + `) s`
 	if len(by) > 0 {
 		var positions []string
 		for i := range by {

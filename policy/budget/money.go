@@ -75,6 +75,9 @@ func FormatUSD(nano int64) string {
 	return sign + strconv.FormatUint(u/NanoUSD, 10) + "." + part
 }
 
+// Add adds amounts without wrapping: a sum that does not fit is the largest, or the least, that does.
+func Add(a, b int64) int64 { return plus(a, b) }
+
 // plus adds without wrapping: a sum that does not fit is the largest, or the least, that does.
 func plus(a, b int64) int64 {
 	switch s := a + b; {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -297,6 +298,34 @@ func TestEstimatesAllocateNothing(t *testing.T) {
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(100, func() { _ = b.Price(ctx, records) }); n > 0 {
 		t.Errorf("%v allocations for a price", n)
+	}
+}
+
+// Whatever a request asks for, at whatever rates, it is held to cost an amount that is none too small and that sums have room for.
+func TestEstimatesOfAbsurdRequestsDoNotWrap(t *testing.T) {
+	dear := row("dear", prices.MaxRate, prices.MaxRate)
+	dear.MaxInput, dear.MaxOutput = math.MaxInt64, math.MaxInt64
+	b, _ := book(t, Options{}, at(3, dear, row("cheap", 1, 1)))
+	numbers := []string{"0", "1", "-1", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1e308", "1e-5", "99999999999999999999999"}
+	for _, model := range []string{"dear", "cheap"} {
+		for _, most := range numbers {
+			for _, n := range numbers {
+				body := fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":"hello"}],"max_tokens":%s,"n":%s}`, model, most, n)
+				e, denial := b.Estimate(question(model, body))
+				if denial != nil {
+					continue
+				}
+				if e.Input < 0 || e.Most < e.Input || e.Output < 0 || e.Cost < 0 || e.Price != 3 {
+					t.Errorf("%s: %+v", body, e)
+				}
+				if model == "dear" && most == "9223372036854775807" && e.Cost < policy.MaxReserved {
+					t.Errorf("%s: it costs %d at most", body, e.Cost)
+				}
+				if exact := b.Exact(question(model, body)); exact.Cost < 0 || exact.Cost > e.Cost {
+					t.Errorf("%s: exactly %+v, roughly %+v", body, exact, e)
+				}
+			}
+		}
 	}
 }
 

@@ -53,6 +53,8 @@ func problemOf(err error) (p *Problem, internal bool) {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return problem(http.StatusNotFound, "not found", text).hint("weir %s list (GET /api/v1/%ss) shows what there is", noun, noun), false
+	case errors.Is(err, store.ErrExists) && noun == "top-up":
+		return problem(http.StatusConflict, "already exists", text).hint("a reference is booked once: another payment needs another one"), false
 	case errors.Is(err, store.ErrExists):
 		return problem(http.StatusConflict, "already exists", text).hint("choose another name, or change the one that exists with weir %s set", noun), false
 	case errors.Is(err, store.ErrInUse):

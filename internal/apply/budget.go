@@ -52,7 +52,13 @@ func (b *budget) Resolve(Environment) (err error) {
 	}
 	b.Period = cmp.Or(b.Period, string(money.Month))
 	b.Notices = slices.Compact(slices.Sorted(slices.Values(b.Notices)))
-	return nil
+	terms := b.terms()
+	return terms.Check()
+}
+
+func (b *budget) terms() admin.BudgetTerms {
+	notices := append([]int{}, b.Notices...)
+	return admin.BudgetTerms{AmountNanoUSD: &b.nano, Period: &b.Period, Notices: &notices}
 }
 
 // Fields implements [Thing].
@@ -66,8 +72,7 @@ func (b *budget) Fields() []Field {
 
 // Put implements [Thing].
 func (b *budget) Put(ctx context.Context, c *admin.Client, _ *Existing) error {
-	notices := append([]int{}, b.Notices...)
-	return b.set(ctx, c, admin.To(admin.BudgetTerms{AmountNanoUSD: &b.nano, Period: &b.Period, Notices: &notices}))
+	return b.set(ctx, c, admin.To(b.terms()))
 }
 
 func (b *budget) set(ctx context.Context, c *admin.Client, terms admin.Nullable[admin.BudgetTerms]) (err error) {

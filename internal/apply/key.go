@@ -74,7 +74,16 @@ func (k *key) Resolve(env Environment) error {
 		t = t.UTC()
 		k.expires = &t
 	}
-	return nil
+	n := k.wanted()
+	return n.Check(time.Now())
+}
+
+// wanted is the key as it is made.
+func (k *key) wanted() admin.NewKey {
+	return admin.NewKey{
+		Tenant: k.Tenant, Name: k.Name, Models: k.Models, Groups: k.Groups, Networks: k.AllowIP, Tags: k.Tags, Metadata: k.Metadata,
+		Pinnable: k.Pinnable, Expires: k.expires, Hash: k.Hash, Hint: k.hint,
+	}
 }
 
 func (k *key) Fields() []Field {
@@ -100,10 +109,7 @@ func (k *key) Put(ctx context.Context, c *admin.Client, there *Existing) error {
 	if there != nil {
 		return k.change(ctx, c, there)
 	}
-	made, err := c.CreateKey(ctx, admin.NewKey{
-		Tenant: k.Tenant, Name: k.Name, Models: k.Models, Groups: k.Groups, Networks: k.AllowIP, Tags: k.Tags, Metadata: k.Metadata,
-		Pinnable: k.Pinnable, Expires: k.expires, Hash: k.Hash, Hint: k.hint,
-	})
+	made, err := c.CreateKey(ctx, k.wanted())
 	if err != nil || !k.Disabled {
 		return err
 	}

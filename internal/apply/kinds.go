@@ -85,7 +85,7 @@ func (t *tenant) Ident() string { return t.Name }
 
 func (t *tenant) Resolve(Environment) error {
 	t.TimeZone = cmp.Or(t.TimeZone, "UTC")
-	return nil
+	return admin.CheckTenant(t.Name, t.Groups, t.TimeZone)
 }
 
 func (t *tenant) Fields() []Field {

@@ -70,7 +70,23 @@ func (l *limit) Resolve(Environment) error {
 		return errors.New("it limits nothing: it needs requests_per_minute, tokens_per_minute, concurrency or the like")
 	}
 	l.Model, l.BurstSeconds = cmp.Or(l.Model, "*"), cmp.Or(l.BurstSeconds, defaultBurst)
-	return nil
+	set := l.wanted()
+	return set.Check()
+}
+
+// wanted is the limit as it is set.
+func (l *limit) wanted() admin.SetLimit {
+	set := admin.SetLimit{Tenant: l.Tenant, Key: l.keyRef(), EachKey: l.EachKey, Model: l.Model}
+	if l.Key != "" {
+		set.Tenant = ""
+	}
+	for i, to := range []*admin.Nullable[int64]{&set.Requests, &set.Input, &set.Output, &set.Total, &set.Concurrency} {
+		if *to = admin.Null[int64](); l.rates()[i] != 0 {
+			*to = admin.To(l.rates()[i])
+		}
+	}
+	set.BurstSeconds = admin.To(l.BurstSeconds)
+	return set
 }
 
 // Fields implements [Thing].
@@ -89,17 +105,7 @@ func (l *limit) Fields() []Field {
 
 // Put implements [Thing].
 func (l *limit) Put(ctx context.Context, c *admin.Client, _ *Existing) error {
-	set := admin.SetLimit{Tenant: l.Tenant, Key: l.keyRef(), EachKey: l.EachKey, Model: l.Model}
-	if l.Key != "" {
-		set.Tenant = ""
-	}
-	for i, to := range []*admin.Nullable[int64]{&set.Requests, &set.Input, &set.Output, &set.Total, &set.Concurrency} {
-		if *to = admin.Null[int64](); l.rates()[i] != 0 {
-			*to = admin.To(l.rates()[i])
-		}
-	}
-	set.BurstSeconds = admin.To(l.BurstSeconds)
-	_, err := c.SetLimit(ctx, set)
+	_, err := c.SetLimit(ctx, l.wanted())
 	return err
 }
 

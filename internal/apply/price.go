@@ -63,7 +63,12 @@ func (p *price) Resolve(Environment) error {
 		p.rates = append(p.rates, out)
 	}
 	p.fill()
-	return nil
+	n := p.wanted()
+	return n.Check(p.Model)
+}
+
+func (p *price) wanted() admin.NewPrice {
+	return admin.NewPrice{MaxInput: p.MaxInput, MaxOutput: p.MaxOutput, Rates: p.rates}
 }
 
 // fill writes what was left out as the API says it: what stands for requests of any size, else the rate of the input or output that it is a part of.
@@ -119,7 +124,7 @@ func tokens(n int64) string {
 
 // Put implements [Thing].
 func (p *price) Put(ctx context.Context, c *admin.Client, _ *Existing) error {
-	_, err := c.SetPrice(ctx, p.Model, admin.NewPrice{MaxInput: p.MaxInput, MaxOutput: p.MaxOutput, Rates: p.rates})
+	_, err := c.SetPrice(ctx, p.Model, p.wanted())
 	return err
 }
 

@@ -292,7 +292,7 @@ func importKeys(c *cobra.Command, n admin.NewKey, keys []admin.ImportedKey) erro
 	if asJSON(c) {
 		return printJSON(c, total)
 	}
-	remark(c, "%d keys are made, %d were known already.", total.Created, total.Known)
+	remark(c, "Keys made: %d. Known already: %d.", total.Created, total.Known)
 	return nil
 }
 

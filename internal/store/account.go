@@ -145,7 +145,7 @@ func (s *Store) TopUp(ctx context.Context, t TopUp, now time.Time) (st BudgetSta
 	if err := t.check(); err != nil {
 		return st, false, err
 	}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.changeKeys(ctx, func(tx pgx.Tx) error {
 		b, err := findBudget(ctx, tx, t.BudgetRef)
 		if err != nil {
 			return err
@@ -200,6 +200,11 @@ func (t *TopUp) book(ctx context.Context, tx pgx.Tx, a policy.Account) (booked b
 		return false, invalid("top-up of %s dollars: a budget has at most %s", budget.FormatUSD(t.Amount), budget.FormatUSD(budget.MaxAmount))
 	}
 	_, err = tx.Exec(ctx, `update weir.budget_period set credit = credit + $3 where budget_id = $1 and period = $2`, a.Budget, a.Period, t.Amount)
+	if err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, `select weir.note_entry('change', 'budget', b.id::text, weir.owner_of(to_jsonb(b)), jsonb_build_object('credit', $2::bigint),
+		jsonb_build_object('credit', $3::bigint, 'top_up', $4::text)) from weir.budget b where b.id = $1`, a.Budget, credit, credit+t.Amount, t.Reference)
 	return true, err
 }
 
@@ -251,7 +256,7 @@ func scanEntry(row pgx.CollectableRow) (e LedgerEntry, err error) {
 // ReleaseLeases ends the leases of a processor whose journal is lost, and returns how much they had left. Of that it is not known whether it was spent: it counts
 // as spent, unless forgive says that it is to be spent again. A processor that lives after all is fenced: it spends nothing until it is started anew.
 func (s *Store) ReleaseLeases(ctx context.Context, holder uuid.UUID, forgive bool) (released int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.changeKeys(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `update weir.holder set epoch = epoch + 1 where id = $1`, holder)
 		if err != nil {
 			return err
@@ -269,13 +274,19 @@ func (s *Store) ReleaseLeases(ctx context.Context, holder uuid.UUID, forgive boo
 			order by budget_id, period for update of p`, holder); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `with old as (
+		err = tx.QueryRow(ctx, `with old as (
 				select budget_id, period, granted - spent as rest from weir.lease where holder = $1 and granted > spent order by 1, 2 for update
 			), done as (
 				update weir.lease l set `+change+` from old where l.holder = $1 and (l.budget_id, l.period) = (old.budget_id, old.period)
 			), noted as (
 				insert into weir.ledger (budget_id, period, holder, kind, amount, leased) select budget_id, period, $1, 'release', `+amount+`, -rest from old
 			) select least(coalesce(sum(rest), 0), 9e18)::bigint from old`, holder).Scan(&released)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `select weir.note_entry('delete', 'lease', $1::text, '', jsonb_build_object('rest', $2::bigint, 'forgiven', $3::boolean), null)`,
+			holder.String(), released, forgive)
+		return err
 	})
 	if err != nil && !own(err) {
 		err = fmt.Errorf("release leases of %s: %w", holder, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/policy/budget"
 )
 
 // audited returns the entries since an id, oldest first, each as one line.
@@ -77,11 +78,33 @@ func TestEachChangeIsAudited(t *testing.T) {
 		{"budget", func() error {
 			_, err := s.SetKey(ctx, "k", KeyChange{Budget: &BudgetChange{Amount: new(int64(5_000_000_000)), Period: new("day")}})
 			return err
-		}, []string{`ann create budget day: nothing -> {…"amount":5000000000,…}`}},
+		}, []string{`ann create budget default/k: nothing -> {…"amount":5000000000,…}`}},
 		{"more budget", func() error {
 			_, err := s.SetKey(ctx, "k", KeyChange{Budget: &BudgetChange{Amount: new(int64(7_000_000_000))}})
 			return err
-		}, []string{`ann change budget day: {"amount":5000000000} -> {"amount":7000000000}`}},
+		}, []string{`ann change budget default/k: {"amount":5000000000} -> {"amount":7000000000}`}},
+		{"limit of a model", func() error {
+			_, err := s.SetRateLimit(ctx, LimitScope{Key: "k", Model: "gpt-4o"}, RatesChange{Requests: new(int64(60))})
+			return err
+		}, []string{`ann create limit default/k gpt-4o: nothing -> …`}},
+		{"limit of all", func() error {
+			_, err := s.SetRateLimit(ctx, LimitScope{}, RatesChange{Requests: new(int64(60))})
+			return err
+		}, []string{`ann create limit *: nothing -> …`}},
+		{"money", func() error {
+			_, _, err := s.TopUp(ctx, TopUp{BudgetRef: BudgetRef{Key: "k"}, Amount: 1_000_000_000, Reference: "r"}, time.Now())
+			return err
+		}, []string{`ann change budget default/k: {"credit":7000000000} -> {"credit":8000000000,"top_up":"r"}`}},
+		{"money that was booked", func() error {
+			_, _, err := s.TopUp(ctx, TopUp{BudgetRef: BudgetRef{Key: "k"}, Amount: 1_000_000_000, Reference: "r"}, time.Now())
+			return err
+		}, nil},
+		{"leases", func() error {
+			l := s.lessee(t)
+			l.mustSync(budget.Ask{Account: policy.Account{Budget: 1}, Need: 5})
+			_, err := s.ReleaseLeases(ctx, l.holder, true)
+			return err
+		}, []string{`ann delete lease : {"rest":…,"forgiven":true} -> nothing`}},
 		{"rotation", func() error {
 			_, _, err := s.RotateKey(ctx, "k", 0)
 			return err

@@ -40,3 +40,49 @@ create trigger stamp before insert or update on weir.rate_limit for each row exe
 create trigger bury after delete on weir.rate_limit for each row execute function weir.bury_terms('limit');
 create trigger bury_all after truncate on weir.rate_limit for each statement execute function weir.bury_terms('limit');
 create trigger hint after insert or update or delete or truncate on weir.rate_limit for each statement execute function weir.hint_key();
+
+-- The audit names budgets and limits by whose they are, as in acme/laptop; those of all are *. Behind that stands the model of a limit, if it is not for all.
+-- +goose StatementBegin
+create function weir.owner_of(o jsonb) returns text language sql stable as $$
+    select coalesce((select t.name from weir.tenant t where t.id = (o ->> 'tenant_id')::bigint), o ->> 'tenant_id', '*')
+        || coalesce('/' || coalesce((select k.name from weir.key k where k.id = (o ->> 'key_id')::bigint), o ->> 'key_id'), '')
+        || coalesce(' ' || nullif(o ->> 'model', '*'), '')
+$$;
+-- +goose StatementEnd
+
+-- As in 00010_audit.sql, but for the name: with an empty third argument it is that of the owner.
+-- +goose StatementBegin
+create or replace function weir.note() returns trigger language plpgsql as $$
+declare
+    o jsonb := case when tg_op = 'INSERT' then null else to_jsonb(old) end;
+    n jsonb := case when tg_op = 'DELETE' then null else to_jsonb(new) end;
+    id text := coalesce(n, o) ->> coalesce(tg_argv[1], 'id');
+    name text := case when tg_argv[2] = '' then weir.owner_of(coalesce(n, o)) else coalesce(n, o) ->> coalesce(tg_argv[2], 'name') end;
+    was jsonb;
+    is_now jsonb;
+    secret text;
+begin
+    if tg_op <> 'UPDATE' then
+        perform weir.note_entry(case tg_op when 'INSERT' then 'create' else 'delete' end, tg_argv[0], id, name,
+            weir.presentable(o), weir.presentable(n));
+        return null;
+    end if;
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}') into was from jsonb_each(weir.presentable(o)) e where n -> e.key is distinct from e.value;
+    select coalesce(jsonb_object_agg(e.key, e.value), '{}') into is_now from jsonb_each(weir.presentable(n)) e where o -> e.key is distinct from e.value;
+    foreach secret in array array['credential', 'hash'] loop
+        if o -> secret is distinct from n -> secret then
+            is_now := is_now || jsonb_build_object(secret, 'changed');
+        end if;
+    end loop;
+    if was <> '{}' or is_now <> '{}' then
+        perform weir.note_entry('change', tg_argv[0], id, name, was, is_now);
+    end if;
+    return null;
+end
+$$;
+-- +goose StatementEnd
+
+drop trigger audit on weir.budget;
+create trigger audit after insert or update or delete on weir.budget for each row execute function weir.note('budget', 'id', '');
+drop trigger audit on weir.rate_limit;
+create trigger audit after insert or update or delete on weir.rate_limit for each row execute function weir.note('limit', 'id', '');

@@ -43,7 +43,6 @@ type Book struct {
 	fenced   atomic.Bool
 	failing  atomic.Bool
 	drained  atomic.Bool // all that earlier lives left is posted
-	waiting  atomic.Int64
 	joined   atomic.Bool
 	epoch    int64 // owned by whoever calls Next, as is count
 	count    int64
@@ -56,8 +55,8 @@ type Book struct {
 	open [64]shard // exchanges, by their last byte
 }
 
-// counters are what [Book.Stats] adds up.
-type counters struct{ refused, short, pending, outage, unpriced, forgotten atomic.Int64 }
+// counters are what [Book.Stats] adds up, and how many requests wait for the bank now.
+type counters struct{ refused, short, pending, outage, unpriced, forgotten, waiting atomic.Int64 }
 
 // Stats are numbers since the Book was made, and what it holds.
 type Stats struct {
@@ -223,8 +222,8 @@ func (b *Book) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 
 // wait tries again when the bank has answered, as long as that may help.
 func (b *Book) wait(d *policy.Demand, over []applied, short *shortage) *shortage {
-	defer b.waiting.Add(-1)
-	if b.waiting.Add(1) > maxWaiting {
+	defer b.counters.waiting.Add(-1)
+	if b.counters.waiting.Add(1) > maxWaiting {
 		return short
 	}
 	timer := time.NewTimer(b.o.Patience)

@@ -105,7 +105,7 @@ func (p *processor) seenBy(l store.Look) {
 }
 
 // settleTimeout bounds how long an administrator waits until a change is in force here. On other processors it is within a second.
-const settleTimeout = time.Second
+const settleTimeout = 3 * time.Second
 
 // settled returns when all that was committed before is in force in this processor, or when that takes too long.
 func (p *processor) settled(ctx context.Context) {

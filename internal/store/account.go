@@ -203,6 +203,10 @@ func (t *TopUp) book(ctx context.Context, tx pgx.Tx, a policy.Account) (booked b
 	if err != nil {
 		return false, err
 	}
+	// Processors that were refused more of it hear of the change as of one of the budget, and ask again.
+	if _, err := tx.Exec(ctx, `update weir.budget set amount = amount where id = $1`, a.Budget); err != nil {
+		return false, err
+	}
 	_, err = tx.Exec(ctx, `select weir.note_entry('change', 'budget', b.id::text, weir.owner_of(to_jsonb(b)), jsonb_build_object('credit', $2::bigint),
 		jsonb_build_object('credit', $3::bigint, 'top_up', $4::text)) from weir.budget b where b.id = $1`, a.Budget, credit, credit+t.Amount, t.Reference)
 	return true, err

@@ -79,6 +79,12 @@ func TestTermsAreFollowedOneByOne(t *testing.T) {
 	if c = f.poll(); len(c.terms.Budgets.Budgets) != 1 || c.revision != before {
 		t.Errorf("a budget of a tenant: %+v; the revision was %d", c, before)
 	}
+	if _, _, err := s.TopUp(ctx, TopUp{BudgetRef: BudgetRef{Key: "bot"}, Amount: dollar, Reference: "r"}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if c = f.poll(); len(c.terms.Budgets.Budgets) != 1 {
+		t.Errorf("nobody hears of a top-up: %+v", c)
+	}
 	exec(t, s, `truncate weir.budget`)
 	if c = f.poll(); !c.all {
 		t.Error("after a truncate not all are to be read")

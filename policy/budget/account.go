@@ -122,6 +122,11 @@ func (a *account) hope(amount int64, now time.Time) <-chan struct{} {
 	return a.answered
 }
 
+// renewLocked forgets what the bank has said of how much there is: the budget has changed since, or was paid into. It is to be asked at once.
+func (a *account) renewLocked() {
+	a.at, a.short, a.partial, a.known = time.Time{}, false, false, false
+}
+
 // answerWaitersLocked lets everybody look again who waits for the bank.
 func (a *account) answerWaitersLocked() {
 	if a.answered != nil {

@@ -134,10 +134,13 @@ func (b *Book) Change(c Change) error {
 	}
 	if ready := x.plans.Len() <= MaxAhead; ready != b.ahead {
 		b.prepareAll()
-	} else {
-		now := b.o.Clock()
-		for _, p := range changed {
-			b.prepare(x, p, now)
+	}
+	now := b.o.Clock()
+	for _, p := range changed {
+		if a := b.prepare(x, p, now); a != nil {
+			a.mu.Lock()
+			a.renewLocked()
+			a.mu.Unlock()
 		}
 	}
 	b.o.Wake()
@@ -156,10 +159,10 @@ func (b *Book) prepareAll() {
 	}
 }
 
-// prepare brings what is known of a budget to its account, and begins one if it is to be leased from ahead of need.
-func (b *Book) prepare(x *Index, p *plan, now time.Time) {
+// prepare brings what is known of a budget to its account, and begins one if it is to be leased from ahead of need. It returns the account, if there is one.
+func (b *Book) prepare(x *Index, p *plan, now time.Time) *account {
 	if x.tenant(p.Tenant) == nil {
-		return // nobody spends of it yet, and its zone is not known
+		return nil // nobody spends of it yet, and its zone is not known
 	}
 	s := spanOf(&p.Budget, now, x.zoneOf(p.Tenant))
 	b.mu.Lock()
@@ -169,14 +172,15 @@ func (b *Book) prepare(x *Index, p *plan, now time.Time) {
 		a = b.account(s)
 	}
 	if a == nil {
-		return
+		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.amount != p.Amount {
-		a.at, a.short = time.Time{}, false // the bank may have more by now
+		a.renewLocked()
 	}
 	a.amount, a.end, a.standby = p.Amount, s.end, b.ahead
+	return a
 }
 
 // account returns that of a period, and begins one if there is none.

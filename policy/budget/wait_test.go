@@ -137,6 +137,26 @@ func TestWhatTheBankRefusesIsRefusedAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhatWasPaidInCanBeSpentAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, keyBudget(1, 50))
+		o.run()
+		for range 2 {
+			if _, denial := o.book.Reserve(demand(100)); denial == nil || denial.Code != CodeQuota {
+				t.Errorf("%+v", denial)
+			}
+		}
+		synctest.Wait()
+		o.bank.credit[1] = 1000
+		if err := o.book.Change(Change{Budgets: []Budget{keyBudget(1, 50)}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, denial := o.book.Reserve(demand(100)); denial != nil {
+			t.Errorf("after it was paid in: %+v", denial)
+		}
+	})
+}
+
 func TestNobodyWaitsForABankThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t, keyBudget(1, 1600))

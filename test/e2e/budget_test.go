@@ -204,15 +204,16 @@ func TestExhaustedBudgetSaysWhenItRenewsAndATopUpHelpsAtOnce(t *testing.T) {
 		err != nil || seconds < 1 || seconds > 24*60*60 {
 		t.Errorf("%+v, retry-after %q", f, last.header.Get("retry-after"))
 	}
-	if _, _, err := w.Store.TopUp(t.Context(), store.TopUp{BudgetRef: store.BudgetRef{Key: "k"}, Amount: dollar, Reference: "first"}, time.Now()); err != nil {
+	c, err := admin.NewClient(w.AdminURL, store.Secret(rig.AdminToken))
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.Eventually("what was topped up can be spent", func() error {
-		if a := w.post(t, "/v1/chat/completions", tenth); a.status != http.StatusOK {
-			return fmt.Errorf("status %d: %s", a.status, a.body)
-		}
-		return nil
-	})
+	if _, err := c.TopUp(t.Context(), admin.BudgetRef{Key: "k"}, admin.TopUp{AmountNanoUSD: dollar, Reference: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.post(t, "/v1/chat/completions", tenth); a.status != http.StatusOK {
+		t.Errorf("what was topped up cannot be spent: status %d: %s", a.status, a.body)
+	}
 	w.Eventually("the webhook was told, after an attempt that failed", func() error {
 		n := 0
 		notices.Range(func(_, _ any) bool { n++; return true })

@@ -91,15 +91,8 @@ func (s *Store) BudgetStates(ctx context.Context, now time.Time) ([]BudgetState,
 		if err != nil {
 			return err
 		}
-		for _, b := range all {
-			st, err := stateOf(ctx, tx, b, now)
-			if err != nil {
-				return err
-			}
-			st.Leases = nil
-			states = append(states, st)
-		}
-		return nil
+		states, err = statesOf(ctx, tx, all, now)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list budgets: %w", err)
@@ -111,17 +104,56 @@ func (s *Store) readOnly(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
 }
 
+// stateAt returns the state of a budget that nothing was spent of, and its account.
+func (b *Budget) stateAt(now time.Time, zone *time.Location) (BudgetState, policy.Account) {
+	account, renews := (&budget.Budget{ID: b.ID, Period: b.Period}).AccountAt(now, zone)
+	st := BudgetState{Budget: *b, Credit: b.Amount}
+	if !renews.IsZero() {
+		st.Began, st.Renews = time.Unix(account.Period, 0).UTC(), renews.UTC()
+	}
+	return st, account
+}
+
+// statesOf returns how budgets stand at a time, in their order, without the leases one by one.
+func statesOf(ctx context.Context, tx pgx.Tx, all []Budget, now time.Time) ([]BudgetState, error) {
+	states := make([]BudgetState, len(all))
+	accounts := make([]policy.Account, len(all))
+	zones := make(map[string]*time.Location)
+	for i := range all {
+		zone := zones[all[i].Zone]
+		if zone == nil {
+			var err error
+			if zone, err = all[i].zone(); err != nil {
+				return nil, err
+			}
+			zones[all[i].Zone] = zone
+		}
+		states[i], accounts[i] = all[i].stateAt(now, zone)
+	}
+	ids, periods := arrays(accounts)
+	rows, err := tx.Query(ctx, `select a.i, coalesce(max(p.credit - p.allowance), 0), least(coalesce(sum(l.spent), 0), 9e18)::bigint,
+			least(coalesce(sum(greatest(l.granted - l.spent, 0)), 0), 9e18)::bigint
+		from unnest($1::bigint[], $2::bigint[]) with ordinality a (budget_id, period, i)
+			left join weir.budget_period p using (budget_id, period) left join weir.lease l using (budget_id, period)
+		group by a.i`, ids, periods)
+	if err != nil {
+		return nil, err
+	}
+	var i, more, spent, leased int64
+	_, err = pgx.ForEachRow(rows, []any{&i, &more, &spent, &leased}, func() error {
+		st := &states[i-1]
+		st.Credit, st.Spent, st.Leased = st.Credit+more, spent, leased
+		return nil
+	})
+	return states, err
+}
+
 func stateOf(ctx context.Context, tx pgx.Tx, b Budget, now time.Time) (BudgetState, error) {
-	account, renews, err := b.accountAt(now)
+	zone, err := b.zone()
 	if err != nil {
 		return BudgetState{}, err
 	}
-	st := BudgetState{Budget: b, Credit: b.Amount, Renews: renews.UTC()}
-	if renews.IsZero() {
-		st.Renews = time.Time{}
-	} else {
-		st.Began = time.Unix(account.Period, 0).UTC()
-	}
+	st, account := b.stateAt(now, zone)
 	// What the account does not know yet of a change of the budget is added here.
 	err = tx.QueryRow(ctx, `select credit + $3 - allowance from weir.budget_period where budget_id = $1 and period = $2`, b.ID, account.Period, b.Amount).Scan(&st.Credit)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -150,10 +182,11 @@ func (s *Store) TopUp(ctx context.Context, t TopUp, now time.Time) (st BudgetSta
 		if err != nil {
 			return err
 		}
-		a, _, err := b.accountAt(now)
+		zone, err := b.zone()
 		if err != nil {
 			return err
 		}
+		_, a := b.stateAt(now, zone)
 		if err := openAccount(ctx, tx, a); err != nil {
 			return err
 		}

@@ -30,14 +30,13 @@ type Budget struct {
 	Created    time.Time
 }
 
-// accountAt returns the account of the budget at a time, and when it ends; zero for never.
-func (b *Budget) accountAt(now time.Time) (a policy.Account, end time.Time, err error) {
+// zone returns the zone in which periods of the budget begin.
+func (b *Budget) zone() (*time.Location, error) {
 	zone, err := budget.ParseZone(b.Zone)
 	if err != nil {
-		return a, end, fmt.Errorf("budget %d: %w", b.ID, err)
+		return nil, fmt.Errorf("budget %d: %w", b.ID, err)
 	}
-	a, end = (&budget.Budget{ID: b.ID, Period: b.Period}).AccountAt(now, zone)
-	return a, end, nil
+	return zone, nil
 }
 
 // BudgetChange says what to change of the budget of a key or a tenant; nil leaves a field as it is. With an amount, a budget is made where there is none; its

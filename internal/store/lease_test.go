@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -130,6 +131,41 @@ func TestLeaseIsGrantedAndGivenBack(t *testing.T) {
 	st, err := s.BudgetState(t.Context(), BudgetRef{Key: "bot"}, time.Now())
 	if err != nil || st.Credit != dollar || st.Spent != dollar/100 || st.Leased != 0 || st.Left() != dollar/100*99 || !st.Renews.IsZero() || len(st.Leases) != 1 {
 		t.Errorf("state %+v, %v", st, err)
+	}
+}
+
+func TestListOfBudgetsSaysWhatEachSays(t *testing.T) {
+	s, a := budgeted(t, dollar)
+	zone := "Europe/Berlin"
+	if _, err := s.CreateTenant(t.Context(), "acme", TenantChange{Zone: &zone, Budget: &BudgetChange{Amount: new(2 * dollar)}}); err != nil {
+		t.Fatal(err)
+	}
+	first, second := s.lessee(t), s.lessee(t)
+	first.mustSync(budget.Ask{Account: a, Need: dollar / 10})
+	second.mustSync(budget.Ask{Account: a, Need: dollar / 20})
+	mustPost(t, s, batch(uuid.New(), 0, first.chargedRecord(dollar/100, a), second.chargedRecord(dollar/50, a)))
+	now := time.Now()
+	if _, _, err := s.TopUp(t.Context(), TopUp{BudgetRef: BudgetRef{Tenant: "acme"}, Amount: dollar, Reference: "r"}, now); err != nil {
+		t.Fatal(err)
+	}
+	var want []BudgetState
+	for _, ref := range []BudgetRef{{Key: "bot"}, {Tenant: "acme"}} {
+		st, err := s.BudgetState(t.Context(), ref, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Leases = nil
+		want = append(want, st)
+	}
+	got, err := s.BudgetStates(t.Context(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("(-list +each):\n%s", diff)
+	}
+	if want[0].Spent != dollar/100*3 || want[1].Credit != 3*dollar || want[1].Renews.IsZero() {
+		t.Errorf("%+v", want)
 	}
 }
 

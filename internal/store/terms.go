@@ -145,16 +145,7 @@ func budgetsOver(ctx context.Context, tx pgx.Tx, k *Key, now time.Time) ([]Budge
 	if err != nil {
 		return nil, err
 	}
-	states := make([]BudgetState, 0, len(all))
-	for i := range all {
-		st, err := stateOf(ctx, tx, all[i], now)
-		if err != nil {
-			return nil, err
-		}
-		st.Leases = nil
-		states = append(states, st)
-	}
-	return states, nil
+	return statesOf(ctx, tx, all, now)
 }
 
 func limitsOver(ctx context.Context, tx pgx.Tx, k *Key) ([]RateLimit, error) {

@@ -240,7 +240,7 @@ func (p *processor) restore(ctx context.Context) bool {
 		p.log.Error("what is kept on the disk is too old to decide by, or from the future", "as_of", s.Time, "max_stale", p.cfg.Database.MaxStale)
 		return false
 	}
-	if err := p.hold(s.Rules.Terms.All()); err != nil {
+	if err := p.hold(s.Rules.All()); err != nil {
 		p.log.Error("what is kept on the disk cannot be used", "err", err)
 		return false
 	}

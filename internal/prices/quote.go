@@ -30,8 +30,15 @@ type QuotedRate struct {
 // Each returns the rates, in the order in which lists have them.
 func (q *Quote) Each() [kinds]QuotedRate {
 	return [...]QuotedRate{
-		{"input", &q.Input}, {"cached_input", &q.CachedInput}, {"cache_write", &q.CacheWrite}, {"output", &q.Output}, {"reasoning", &q.Reasoning},
-		{"audio_input", &q.AudioInput}, {"audio_output", &q.AudioOutput}, {"image_input", &q.ImageInput}, {"image_output", &q.ImageOutput},
+		{"input", &q.Input},
+		{"cached_input", &q.CachedInput},
+		{"cache_write", &q.CacheWrite},
+		{"output", &q.Output},
+		{"reasoning", &q.Reasoning},
+		{"audio_input", &q.AudioInput},
+		{"audio_output", &q.AudioOutput},
+		{"image_input", &q.ImageInput},
+		{"image_output", &q.ImageOutput},
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // What follows says what is wrong with a thing before it is sent anywhere, as far as that can be seen from itself. Errors wrap [ErrInvalid].
 
 // Check says what is wrong with a new key.
-func (n NewKey) Check(now time.Time) error { //nolint:gocritic // a copy: prepare completes it
+func (n NewKey) Check(now time.Time) error { // a copy: prepare completes it
 	var networks []netip.Prefix
 	if err := n.prepare(now, &networks); err != nil {
 		return err

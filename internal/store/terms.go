@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,17 +42,7 @@ func (c *TermsChange) len() int {
 
 // truncated reports whether it is not known which of them are gone.
 func (c *TermsChange) truncated() bool {
-	for _, id := range c.Budgets.Gone {
-		if id == 0 {
-			return true
-		}
-	}
-	for _, id := range c.Limits.Gone {
-		if id == 0 {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Budgets.Gone, 0) || slices.Contains(c.Limits.Gone, 0)
 }
 
 const (

@@ -116,10 +116,12 @@ func TestKeyIsNeverSeenWithoutItsBudgetWhileThatChanges(t *testing.T) {
 			return nil
 		}()
 	}()
-	var x budget.Index
-	if err := x.SetTenants([]budget.Tenant{{ID: 1}}); err != nil {
+	x, err := budget.NewIndex([]budget.Tenant{{ID: 1}}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
+	book := budget.New(budget.Options{})
+	book.SetIndex(x)
 	known := make(map[policy.KeyID]bool)
 	for over := false; !over; {
 		select {
@@ -131,7 +133,7 @@ func TestKeyIsNeverSeenWithoutItsBudgetWhileThatChanges(t *testing.T) {
 		default:
 		}
 		c := f.poll()
-		if _, err := x.Change(c.terms.Budgets); err != nil {
+		if err := book.Change(c.terms.Budgets); err != nil {
 			t.Fatal(err)
 		}
 		for _, k := range c.changed {
@@ -228,7 +230,7 @@ func TestOneChangeAmongFiftyThousandBudgetsAndLimitsReadsOne(t *testing.T) {
 			Terms: func(c TermsChange) error { terms <- c; return nil }, Seen: func(l Look) { looks <- l },
 		})
 	}()
-	t.Cleanup(func() { cancel(); <-done; pool.Close() })
+	t.Cleanup(func() { cancel(); _ = <-done; pool.Close() })
 	if all := next(t, terms); len(all.Budgets.Budgets) != many || len(all.Limits.Limits) != many || !all.Budgets.All {
 		t.Fatalf("at the start %d budgets and %d limits", len(all.Budgets.Budgets), len(all.Limits.Limits))
 	}

@@ -23,10 +23,11 @@ func (b *Book) SetTenants(tenants []Tenant) error {
 	return nil
 }
 
-// Change puts a change of budgets in force. What was reserved stays so. See [Index.Change].
+// Change puts a change of budgets in force. What was reserved stays so. It returns an error, and changes nothing, for what no store should hold: ids that are not positive
+// or repeat, two budgets of one key or tenant, amounts that are negative or above MaxAmount, periods that are none.
 func (b *Book) Change(c Change) error {
 	x := b.index.Load()
-	changed, err := x.Change(c)
+	changed, err := x.change(c)
 	if err != nil {
 		return err
 	}

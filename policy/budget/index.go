@@ -35,13 +35,13 @@ type Index struct {
 	own     policy.Registry[policy.TenantID, *plan] // of tenants
 }
 
-// NewIndex returns an index of budgets: see [Index.SetTenants] and [Index.Change] for what is refused.
+// NewIndex returns an index of budgets: see [Index.SetTenants] and [Book.Change] for what is refused.
 func NewIndex(tenants []Tenant, budgets []Budget) (*Index, error) {
 	x := new(Index)
 	if err := x.SetTenants(tenants); err != nil {
 		return nil, err
 	}
-	_, err := x.Change(Change{All: true, Budgets: budgets})
+	_, err := x.change(Change{All: true, Budgets: budgets})
 	return x, err
 }
 
@@ -100,10 +100,10 @@ type owners[K ~int64] struct {
 	gone []K
 }
 
-// Change puts budgets in the place of those with the same ids, adds those that are new, and takes out those that are gone. It returns an error, and changes
+// change puts budgets in the place of those with the same ids, adds those that are new, and takes out those that are gone. It returns an error, and changes
 // nothing, for what no store should hold: ids that are not positive or repeat, two budgets of one key or tenant, amounts that are negative or above MaxAmount,
 // periods that are none.
-func (x *Index) Change(c Change) (changed []*plan, err error) {
+func (x *Index) change(c Change) (changed []*plan, err error) {
 	e := edit{index: x, gone: c.Gone, plans: make(map[int64]*plan, len(c.Budgets))}
 	e.keys.put, e.own.put = make(map[policy.KeyID]*plan), make(map[policy.TenantID]*plan)
 	for _, b := range c.Budgets {

@@ -106,7 +106,7 @@ func (m *Module) Verbose() bool {
 // Log logs a line in the name of the module, outside of a call: level 0 debug, 1 info, 2 warn, 3 error. A line that is longer than what a call may log is dropped,
 // and said to be.
 func (m *Module) Log(level int, line []byte) {
-	l := &logs{limits: m.plugin.limits}
+	l := &logs{limits: &m.plugin.limits}
 	l.add(level, line)
 	m.plugin.host.report(m.plugin.source.Name, l)
 }

@@ -124,10 +124,10 @@ func connect(c *cobra.Command) (*admin.Client, error) {
 	if err != nil {
 		return nil, wrongUsage("%s: %w", e.source, err)
 	}
-	as, err := c.Flags().GetString("as")
-	if err != nil {
-		return nil, err
+	as := os.Getenv("WEIR_AS")
+	if f := c.Flag("as"); f != nil { // a command that changes nothing has none
+		as = cmp.Or(f.Value.String(), as)
 	}
-	client.As(cmp.Or(as, os.Getenv("WEIR_AS")))
+	client.As(as)
 	return client, nil
 }

@@ -61,6 +61,13 @@ func programs(w io.Writer) cli.Programs {
 			_, err := fmt.Fprintf(w, "fake: %s\n", listen)
 			return err
 		},
+		Render: func(c config.Config, o cli.RenderOptions) ([]byte, error) {
+			var names []string
+			for _, ch := range o.Channels {
+				names = append(names, ch.Name)
+			}
+			return fmt.Appendf(nil, "render: %s %v, gateway %s, channels %v\n", o.Mesh, o.What, c.Gateway.Listen, names), nil
+		},
 		Version: admintest.Version,
 	}
 }
@@ -86,6 +93,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PROVIDER", provider.URL+"/v1")
 			env.Setenv("ELSEWHERE", elsewhere.URL)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache")) // HOME is /no-home, which root would make
 			env.Values[storeKey{}] = s.Store
 			return nil
 		},

@@ -144,13 +144,25 @@ func openPlugin(c *cobra.Command, args []string, casesDir string) (*tried, error
 	return t, err
 }
 
-// compiled is where compiled plugins are kept between runs; empty if the user has no such place.
+// compiled is where compiled plugins are kept between runs; empty if the user has no such place, or may not write there, as where HOME is nobody's.
+// A plugin is then compiled each time.
 func compiled() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return ""
 	}
-	return filepath.Join(dir, "weir", "plugins")
+	dir = filepath.Join(dir, "weir", "plugins")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return ""
+	}
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return ""
+	}
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return ""
+	}
+	return dir
 }
 
 type testFlags struct {

@@ -3,6 +3,7 @@
 package cli_test
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -13,5 +14,9 @@ func TestScriptsWithoutAServer(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/offline", RequireUniqueNames: true, UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status, "filter": filter},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache")) // HOME is /no-home, which root would make
+			return nil
+		},
 	})
 }

@@ -14,6 +14,9 @@ func Permanent(err error) (hint string, yes bool) {
 	if errors.Is(err, ErrInvalid) { // a schema of a later program
 		return "run the newest weir that has been run on this database", true
 	}
+	if errors.Is(err, ErrTooOld) {
+		return "upgrade the server, or name another in DATABASE_URL", true
+	}
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return "", false

@@ -3,9 +3,12 @@
 package store
 
 import (
+	"net"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/weir-proxy/weir/internal/postgres/pgtest"
 )
@@ -19,6 +22,33 @@ func altered(t *testing.T, dsn string, change func(u *url.URL)) string {
 	}
 	change(u)
 	return u.String()
+}
+
+// serverOf returns the address of a server that lets everybody in, says that it is of the version, and knows no more.
+func serverOf(t *testing.T, version string) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			backend := pgproto3.NewBackend(conn, conn)
+			if _, err := backend.ReceiveStartupMessage(); err == nil {
+				backend.Send(&pgproto3.AuthenticationOk{})
+				backend.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: version})
+				backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+				_ = backend.Flush() // the client notices
+			}
+			_ = conn.Close()
+		}
+	}()
+	return "postgres://postgres@" + l.Addr().String() + "/x?sslmode=disable"
 }
 
 func TestPermanentErrorsAreTheOperators(t *testing.T) {
@@ -40,6 +70,7 @@ func TestPermanentErrorsAreTheOperators(t *testing.T) {
 		"no such user":     {altered(t, dsn, func(u *url.URL) { u.User = url.User("weir_no_such_user") }), "user"},
 		"no right":         {altered(t, dsn, func(u *url.URL) { u.User = url.User(role) }), "grant create"},
 		"a later schema":   {newer, "newest weir"},
+		"an old server":    {serverOf(t, "13.22 (Debian 13.22-1.pgdg12+1)"), "upgrade the server"},
 		"nobody listens":   {"postgres://postgres@127.0.0.1:1/x?sslmode=disable", ""},
 		"no such host":     {"postgres://postgres@host.invalid/x?sslmode=disable", ""},
 	} {

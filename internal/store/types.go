@@ -19,6 +19,7 @@ var (
 	ErrExists   = errors.New("already exists")
 	ErrInUse    = errors.New("still in use")
 	ErrInvalid  = errors.New("invalid")
+	ErrTooOld   = errors.New("too old")
 )
 
 // Secret is a credential. It prints as "[redacted]" everywhere; only Reveal gives it away.

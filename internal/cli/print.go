@@ -13,7 +13,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -24,19 +23,7 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
-
-	"github.com/weir-proxy/weir/internal/admin"
-	"github.com/weir-proxy/weir/internal/config"
 )
-
-// hinted is an error that knows what to do about it.
-type hinted struct {
-	err  error
-	hint string
-}
-
-func (e *hinted) Error() string { return e.err.Error() }
-func (e *hinted) Unwrap() error { return e.err }
 
 func withHint(err error, format string, args ...any) error {
 	return &hinted{err, fmt.Sprintf(format, args...)}
@@ -44,39 +31,13 @@ func withHint(err error, format string, args ...any) error {
 
 func printError(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "weir: %s\n", printable(strings.TrimSuffix(line, "\n")))
+		line = strings.TrimSuffix(line, "\n")
+		text := strings.TrimLeft(line, "\t") // pgx lists the addresses that it tried in this way
+		fmt.Fprintf(w, "weir: %s%s\n", strings.Repeat("  ", len(line)-len(text)), printable(text))
 	}
 	if h := hintOf(err); h != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable(h))
 	}
-}
-
-// adviser is an error of a program, such as "weir serve", that says what to do about it.
-type adviser interface {
-	error
-	Hint() string
-}
-
-func hintOf(err error) string {
-	if e, ok := errors.AsType[*hinted](err); ok {
-		return e.hint
-	}
-	if e, ok := errors.AsType[adviser](err); ok {
-		return e.Hint()
-	}
-	if e, ok := errors.AsType[*admin.Problem](err); ok {
-		if e.Hint == admin.HintDocument {
-			return "" // whoever is at a command line reads its help
-		}
-		return e.Hint
-	}
-	if e, ok := errors.AsType[*admin.Unreachable](err); ok {
-		return e.Hint
-	}
-	if _, ok := errors.AsType[*config.Error](err); ok {
-		return "deploy/weir.yaml describes every key"
-	}
-	return ""
 }
 
 func asJSON(c *cobra.Command) bool {

@@ -6,7 +6,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"net"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,9 +77,37 @@ func TestErrorsHaveTheirPrefixOnEachLineAndOneHint(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	out.Reset()
+	printError(&out, errors.New("connect:\n\tone \t\n\ttwo"))
+	if got, want := out.String(), "weir: connect:\nweir:   one \\t\nweir:   two\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	out.Reset()
 	printError(&out, fmt.Errorf("outer: %w", advice{}))
 	if got, want := out.String(), "weir: outer: program\nhint: mend it\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestErrorsOfTheMachineHaveAHint(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}, "another program listens there"},
+		{&net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", syscall.EADDRNOTAVAIL)}, "no such address"},
+		{&net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", syscall.EACCES)}, "CAP_NET_BIND_SERVICE"},
+		{&fs.PathError{Op: "write", Path: "/state/log", Err: syscall.ENOSPC}, "df -h"},
+		{&fs.PathError{Op: "write", Path: "/state/log", Err: syscall.EDQUOT}, "df -h"},
+		{&fs.PathError{Op: "mkdir", Path: "/state", Err: syscall.EROFS}, "can only be read"},
+		{&fs.PathError{Op: "open", Path: "/state/lock", Err: syscall.EACCES}, "the right to use /state/lock"},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, ""},
+		{&fs.PathError{Op: "open", Path: "a.wasm", Err: syscall.ENOENT}, ""},
+		{withHint(&fs.PathError{Op: "open", Path: "a", Err: syscall.EACCES}, "know better"), "know better"},
+	} {
+		got := hintOf(fmt.Errorf("outer: %w", c.err))
+		if !strings.Contains(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%v: the hint is %q, want %q in it", c.err, got, c.want)
+		}
 	}
 }
 

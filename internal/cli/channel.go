@@ -184,7 +184,7 @@ func channelSet() *cobra.Command {
 		Long: `Change a channel. Only what a flag names is changed; --models replaces all of them. It takes effect within a second, and streams
 in flight go on undisturbed.`,
 		Example: `  weir channel set openai --api-key @new.key
-  weir channel set openai --tenant ''      every tenant may use it`,
+  weir channel set openai --tenant ''      # every tenant may use it`,
 		Args: arguments("CHANNEL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			ch, err := f.change(c)

@@ -105,6 +105,7 @@ func New(p Programs) *cobra.Command {
 
 "weir dev" runs all of it on this machine. "weir serve" and "weir envoy" are the same in production.
 The others administer a running Weir over its admin REST API, or look into files that a processor has left.`,
+		Version:           p.Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -137,6 +138,7 @@ The others administer a running Weir over its admin REST API, or look into files
 	render.GroupID = groupRun
 	root.AddCommand(render)
 	root.AddCommand(versionCommand(p.Version))
+	root.SetVersionTemplate("weir {{.Version}}\n")
 	root.SetHelpCommand(helpCommand(root))
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { printHelp(c.OutOrStdout(), c) })
 	finish(root)

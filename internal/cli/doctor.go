@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -161,5 +160,5 @@ func testOne(ctx context.Context, client *admin.Client, name string, id int64) a
 	case len(t.MissingModels) > 0:
 		return admin.Check{Name: name, Verdict: admin.Warn, Detail: "the provider does not list " + strings.Join(t.MissingModels, ", "), Hint: t.Hint}
 	}
-	return admin.Check{Name: name, Verdict: admin.OK, Detail: fmt.Sprintf("answers in %s", time.Duration(t.LatencyMS)*time.Millisecond)}
+	return admin.Check{Name: name, Verdict: admin.OK, Detail: fmt.Sprintf("answers in %d ms", max(t.LatencyMS, 1))}
 }

@@ -23,6 +23,9 @@ model has no price.`,
 	return c
 }
 
+// noUsage is said in place of an empty list. People look right after their first request, whose row is on its way.
+const noUsage = "There is no usage here yet. A row comes within a second of the end of its exchange: send a request through the gateway, or ask with fewer filters."
+
 // usageFlags select rows.
 type usageFlags struct {
 	query        admin.UsageQuery
@@ -97,7 +100,7 @@ func usageList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(c, rows, "There is no usage here yet. Send a request through the gateway, or ask for less with fewer filters.",
+			return printList(c, rows, noUsage,
 				[]string{"TIME", "TENANT", "KEY", "MODEL", "CHANNEL", "STATUS", "HTTP", "TRIES", "INPUT", "OUTPUT", "COST", "FIRST BYTE", "DURATION"},
 				usageCells)
 		},
@@ -165,7 +168,7 @@ func usageSum() *cobra.Command {
 				header = append(header, strings.ToUpper(d))
 			}
 			header = append(header, "REQUESTS", "ESTIMATED", "INPUT", "CACHED", "OUTPUT", "REASONING", "COST", "UNPRICED")
-			return printList(c, sums, "There is no usage here yet. Send a request through the gateway, or ask for less with fewer filters.", header,
+			return printList(c, sums, noUsage, header,
 				func(s admin.UsageSum) []string {
 					cells := []string{}
 					for _, d := range dimensions {

@@ -45,8 +45,9 @@ type state struct {
 	dirty         chan struct{}        // holds one: something is in force that is not kept
 	hint          chan struct{}        // holds one: the database is to be looked at
 
-	seen        seen        // how much there is of it
-	stale       atomic.Bool // it is too old to decide by
+	seen        seen                  // how much there is of it
+	stale       atomic.Bool           // it is too old to decide by
+	trouble     atomic.Pointer[error] // why the last look at the database put nothing in force; nil: it did
 	transaction atomic.Int64
 }
 
@@ -94,6 +95,7 @@ func (p *processor) seenBy(l store.Look) {
 	s.looked = make(chan struct{})
 	s.mu.Unlock()
 	s.transaction.Store(l.Transaction)
+	s.trouble.Store(nil)
 	p.state.seen.keys.Store(int64(s.keys.Len()))
 	p.judgeAge()
 	if l.Changed {

@@ -38,11 +38,12 @@ func (s *seen) register(r prometheus.Registerer) {
 // watch keeps the engine and Envoy at what the database says.
 func (p *processor) watch(ctx context.Context) error {
 	return p.store.Watch(ctx, store.Following{
-		Keys:  p.state.keys,
-		Terms: p.hold,
-		Apply: func(c store.Configuration) error { return p.apply(ctx, c) },
-		Hint:  p.state.hint,
-		Seen:  p.seenBy,
+		Keys:   p.state.keys,
+		Terms:  p.hold,
+		Apply:  func(c store.Configuration) error { return p.apply(ctx, c) },
+		Hint:   p.state.hint,
+		Seen:   p.seenBy,
+		Failed: func(err error) { p.state.trouble.Store(&err) },
 	})
 }
 
@@ -107,8 +108,7 @@ func envoyChannel(c store.Channel) envoy.Channel {
 func (p *processor) ready(ctx context.Context) []admin.Check {
 	checks := []admin.Check{
 		p.databaseCheck(ctx),
-		check("configuration", nilUnless(!p.engine.Ready(), "not read from the database yet"),
-			fmt.Sprintf("revision %d is in force", p.state.seen.revision.Load()), "wait, or see the database check"),
+		p.configurationCheck(),
 		check("envoy", p.envoyState(ctx), "serves"+p.taps(), "start Envoy with: weir envoy --config weir.yaml"),
 		check("usage log", nilUnless(p.spool.Denial() != nil, "has no room; requests are refused"), "has room",
 			"see the metrics weir_usage_log_free_bytes and weir_usage_unshipped_bytes, and the journal of the processor"),
@@ -121,6 +121,18 @@ func (p *processor) ready(ctx context.Context) []admin.Check {
 		)
 	}
 	return checks
+}
+
+// configurationCheck says why there is no configuration, as long as there is none: of what comes after the first, the log tells.
+func (p *processor) configurationCheck() admin.Check {
+	err, hint := nilUnless(!p.engine.Ready(), "not read from the database yet"), "wait, or see the database check"
+	if trouble := p.state.trouble.Load(); err != nil && trouble != nil {
+		err = fmt.Errorf("cannot be put in force: %w", *trouble)
+		if errors.Is(err, store.ErrSecretKey) {
+			hint = "start weir serve with the WEIR_SECRET_KEY that the credentials were stored under"
+		}
+	}
+	return check("configuration", err, fmt.Sprintf("revision %d is in force", p.state.seen.revision.Load()), hint)
 }
 
 // databaseCheck finds no more than a degraded gateway where the database is away but a configuration is in force: requests are served by it, and

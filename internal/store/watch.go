@@ -42,6 +42,9 @@ type Following struct {
 
 	// Seen, if it is not nil, hears of each look at the database after which both are up to date.
 	Seen func(Look)
+
+	// Failed, if it is not nil, hears of each look after which something is not up to date, and why.
+	Failed func(error)
 }
 
 // Look is a look at the database that found everything in force, or has put it in force.
@@ -86,6 +89,9 @@ func (w *watcher) run(ctx context.Context, changed <-chan struct{}) error {
 		}
 		if err != nil {
 			w.current, w.keys = 0, ""
+			if w.following.Failed != nil {
+				w.following.Failed(err)
+			}
 		}
 		// A hint does not cut the pause after an error short, or a storm of changes would be a storm of errors.
 		hint, own := changed, w.following.Hint

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,8 +27,9 @@ const patience = 20 * time.Second
 
 // watched is a running Watch.
 type watched struct {
-	seen chan Configuration
-	end  func() error
+	seen   chan Configuration
+	failed atomic.Int64 // looks
+	end    func() error
 }
 
 // watch runs Watch until the test ends. Each configuration goes to fail, if there is one, and then to seen.
@@ -45,7 +47,7 @@ func watch(t *testing.T, s *Store, fail func(Configuration) error) *watched {
 			}
 			w.seen <- c
 			return nil
-		}})
+		}, Failed: func(error) { w.failed.Add(1) }})
 	}()
 	w.end = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() { _ = w.end() })
@@ -203,6 +205,9 @@ func TestWatchOffersAgainWhatCouldNotBeApplied(t *testing.T) {
 	}
 	if err := w.end(); !errors.Is(err, context.Canceled) || tries != 3 {
 		t.Errorf("watch = %v after %d tries", err, tries)
+	}
+	if got := w.failed.Load(); got != 2 {
+		t.Errorf("told of %d failures, want 2", got)
 	}
 }
 

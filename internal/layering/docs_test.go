@@ -33,7 +33,7 @@ func (r *tree) documents() (living, all []string) {
 }
 
 var (
-	fence = regexp.MustCompile("(?ms)^```[^\n]*\n(.*?)^```")
+	fence = regexp.MustCompile("(?ms)^ *```[^\n]*\n(.*?)^ *```")
 	span  = regexp.MustCompile("`([^`\n]+)`")
 )
 

@@ -49,12 +49,9 @@ var layers = map[string]layer{
 	"plugins/proxywasm":             {[]string{"policy", "plugins/abi", "plugins/host", "plugins/meter"}, "another ABI on the same machinery; of weir/1 it needs which headers are taken"},
 	"internal/app": {
 		[]string{
-			"envoy", "extproc", "policy", "policy/limit", "usage", "internal/admin", "internal/child", "internal/config", "internal/costs", "internal/fake",
-			"internal/kept", "internal/loader", "internal/mesh", "internal/postgres", "internal/prices", "internal/store", "internal/tokens", "internal/version",
-			"plugins/chain", "plugins/host", "plugins/proxywasm", "usage/journal",
-			"envoy", "extproc", "policy", "policy/budget", "policy/limit", "usage", "internal/admin", "internal/child", "internal/config", "internal/costs", "internal/fake",
-			"internal/loader", "internal/postgres", "internal/prices", "internal/store", "internal/tokens", "internal/version", "plugins/chain", "plugins/host",
-			"plugins/proxywasm", "usage/journal",
+			"envoy", "extproc", "policy", "policy/budget", "policy/limit", "usage", "usage/journal", "internal/admin", "internal/child", "internal/config",
+			"internal/costs", "internal/fake", "internal/kept", "internal/loader", "internal/mesh", "internal/postgres", "internal/prices", "internal/store",
+			"internal/tokens", "internal/version", "plugins/chain", "plugins/host", "plugins/proxywasm",
 		},
 		"it puts the parts together; the command line calls it, not the other way round",
 	},
@@ -65,9 +62,8 @@ var layers = map[string]layer{
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {
 		[]string{
-			"policy", "usage", "usage/journal", "internal/admin", "internal/apply", "internal/config", "internal/fetch", "internal/store", "plugins/host", "plugins/trial",
-			"policy", "policy/budget", "usage", "usage/journal", "internal/admin", "internal/config", "internal/fetch", "internal/store", "plugins/host", "plugins/trial",
-			"plugins/workshop",
+			"policy", "policy/budget", "usage", "usage/journal", "internal/admin", "internal/apply", "internal/config", "internal/fetch", "internal/store",
+			"plugins/host", "plugins/trial", "plugins/workshop",
 		},
 		"the commands speak to the API as any other client does, or read files; the store and the host are there for their types",
 	},

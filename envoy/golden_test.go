@@ -87,35 +87,10 @@ func TestResourcesAreGolden(t *testing.T) {
 		names[name+".yaml"] = true
 		t.Run(name, func(t *testing.T) {
 			got := staticYAML(t, goldenGateway(name), channels)
-			path := filepath.Join(dir, name+".yaml")
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(got), string(want)); diff != "" {
-				t.Errorf("resources differ from %s (got -, want +; rewrite with -update):\n%s", path, diff)
-			}
+			repo.Golden(t, filepath.Join(dir, name+".yaml"), string(got), *update)
 		})
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if names[e.Name()] {
-			continue
-		}
-		if *update {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
-			continue
-		}
-		t.Errorf("%s belongs to no case; remove it with -update", e.Name())
-	}
+	repo.NoOrphans(t, filepath.Join(dir, "*"), func(path string) bool { return names[filepath.Base(path)] }, *update)
 }
 
 func TestEnvoyAcceptsEveryGolden(t *testing.T) {

@@ -88,16 +88,5 @@ func compare(t *testing.T, path string, cfg config.Config, o app.RenderOptions) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(got), string(want)); diff != "" {
-		t.Errorf("%s: -update rewrites it (-got +want):\n%s", path, diff)
-	}
+	repo.Golden(t, path, string(got), *update)
 }

@@ -6,16 +6,15 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
 	"github.com/weir-proxy/weir/internal/cli"
+	"github.com/weir-proxy/weir/internal/repo"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata and docs/cli.md")
@@ -47,43 +46,14 @@ func help(t *testing.T, c *cobra.Command) string {
 	return out.String()
 }
 
-func compare(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(got, string(want)); diff != "" {
-		t.Errorf("%s: -update rewrites it (-got +want):\n%s", path, diff)
-	}
-}
-
 func TestHelpTextsAreAsReviewed(t *testing.T) {
 	kept := map[string]bool{}
 	for _, c := range commands(t) {
 		path := filepath.Join("testdata", "help", strings.ReplaceAll(c.CommandPath(), " ", "-")+".txt")
 		kept[path] = true
-		compare(t, path, help(t, c))
+		repo.Golden(t, path, help(t, c), *update)
 	}
-	files, err := filepath.Glob("testdata/help/*.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		if kept[path] {
-			continue
-		}
-		if !*update {
-			t.Errorf("%s belongs to no command; -update removes it", path)
-		} else if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
+	repo.NoOrphans(t, "testdata/help/*.txt", func(path string) bool { return kept[path] }, *update)
 }
 
 func TestHelpTextsKeepToTheRules(t *testing.T) {
@@ -136,5 +106,5 @@ command line is wrong.
 		depth := len(strings.Fields(c.CommandPath()))
 		fmt.Fprintf(&b, "\n%s %s\n\n```text\n%s```\n", strings.Repeat("#", min(depth+1, 4)), c.CommandPath(), help(t, c))
 	}
-	compare(t, filepath.Join("..", "..", "docs", "cli.md"), b.String())
+	repo.Golden(t, filepath.Join("..", "..", "docs", "cli.md"), b.String(), *update)
 }

@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-proxy/weir/internal/repo"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected texts in testdata")
@@ -91,46 +93,15 @@ func TestEveryMistakeIsReportedWithItsLine(t *testing.T) {
 				t.Fatalf("Load: got %v, want an *Error", err)
 			}
 			got := strings.ReplaceAll(err.Error(), "testdata/", "") + "\n"
-			golden := strings.TrimSuffix(path, ".yaml") + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(got, string(want)); diff != "" {
-				t.Errorf("text (-got +want):\n%s", diff)
-			}
+			repo.Golden(t, strings.TrimSuffix(path, ".yaml")+".txt", got, *update)
 			if strings.Contains(got, "hunter2") || strings.Contains(got, "MDEyMzQ1") {
 				t.Errorf("the text quotes a secret:\n%s", got)
 			}
 		})
 	}
-	removeOrphans(t, "testdata/bad-*.txt", func(golden string) string { return strings.TrimSuffix(golden, ".txt") + ".yaml" })
-}
-
-// removeOrphans deletes expected texts whose source is gone, or fails without -update.
-func removeOrphans(t *testing.T, pattern string, source func(string) string) {
-	t.Helper()
-	goldens, err := filepath.Glob(pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, g := range goldens {
-		if _, err := os.Stat(source(g)); err == nil {
-			continue
-		}
-		if !*update {
-			t.Errorf("%s belongs to nothing; -update removes it", g)
-			continue
-		}
-		if err := os.Remove(g); err != nil {
-			t.Error(err)
-		}
-	}
+	repo.NoOrphans(t, "testdata/bad-*.txt", func(golden string) bool {
+		return slices.Contains(files, strings.TrimSuffix(golden, ".txt")+".yaml")
+	}, *update)
 }
 
 func TestEmptyFileMeansTheDefaults(t *testing.T) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package repo tells tests where things are in a checkout of Weir.
+// Package repo tells tests where things are in a checkout of Weir, and holds files of it to what code makes.
 package repo
 
 import (

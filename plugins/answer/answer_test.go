@@ -4,13 +4,14 @@ package answer
 
 import (
 	"flag"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/weir-proxy/weir/internal/repo"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -18,22 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // golden compares with a file.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	file := filepath.Join("testdata", "golden", name)
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(got, string(want)); diff != "" {
-		t.Errorf("%s differs (-got +want):\n%s", name, diff)
-	}
+	repo.Golden(t, filepath.Join("testdata", "golden", name), got, *update)
 }
 
 func TestEventsAreAsTheResponseTellsThem(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -172,7 +171,7 @@ func TestAClientThatLeavesIsARowThatSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Settle()
-		row := w.leave(t)
+		row := w.Row(leave(t, w))
 		if row.Status != "client_closed" || !row.Estimated || row.Input == 0 || row.Output == 0 || row.Output > 1000 {
 			t.Errorf("got row %+v", row)
 		}
@@ -183,30 +182,6 @@ func TestAClientThatLeavesIsARowThatSaysSo(t *testing.T) {
 			t.Errorf("policy %q: %d and %d tokens, and billed %+v", partial, row.Input, row.Output, row.Billed)
 		}
 	}
-}
-
-// leave begins a stream, leaves in the middle of it, and returns its row.
-func (w *world) leave(t *testing.T) store.UsageRow {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL+"/v1/chat/completions", strings.NewReader(helloStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("authorization", "Bearer "+w.key)
-	r.Header.Set("x-fake-interval-ms", "20")
-	r.Header.Set("x-fake-tokens", "1000")
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.CopyN(io.Discard, resp.Body, 2000); err != nil {
-		t.Fatal(err)
-	}
-	cancel()
-	resp.Body.Close() //nolint:errcheck // what was read is read
-	return w.Row(resp.Header.Get("x-weir-exchange-id"))
 }
 
 // What Envoy logged while no processor ran is shipped by the next one, once, whether the last one was killed or stopped.

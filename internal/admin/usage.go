@@ -130,40 +130,27 @@ func (a *api) usageFilter(ctx context.Context, q *query) (store.UsageFilter, err
 	if err := q.done(); err != nil {
 		return f, err
 	}
-	id, err := resolve(tenant, func(ref string) (int64, error) {
-		t, err := a.Store.Tenant(ctx, ref)
-		return int64(t.ID), err
-	})
-	if err != nil {
+	var err error
+	if f.Tenant, err = resolve(ctx, tenant, a.Store.Tenant, func(t store.Tenant) policy.TenantID { return t.ID }); err != nil {
 		return f, err
 	}
-	f.Tenant = policy.TenantID(id)
-	if id, err = resolve(key, func(ref string) (int64, error) {
-		k, err := a.Store.Key(ctx, ref)
-		return int64(k.ID), err
-	}); err != nil {
+	if f.Key, err = resolve(ctx, key, a.Store.Key, func(k store.Key) policy.KeyID { return k.ID }); err != nil {
 		return f, err
 	}
-	f.Key = policy.KeyID(id)
-	if id, err = resolve(channel, func(ref string) (int64, error) {
-		c, err := a.Store.Channel(ctx, ref)
-		return int64(c.ID), err
-	}); err != nil {
-		return f, err
-	}
-	f.Channel = policy.ChannelID(id)
-	return f, nil
+	f.Channel, err = resolve(ctx, channel, a.Store.Channel, func(c store.Channel) policy.ChannelID { return c.ID })
+	return f, err
 }
 
 // resolve returns the id that ref means. An id is not looked up: usage outlives what it refers to.
-func resolve(ref string, find func(string) (int64, error)) (int64, error) {
+func resolve[T any, ID ~int64](ctx context.Context, ref string, find func(context.Context, string) (T, error), id func(T) ID) (ID, error) {
 	if ref == "" {
 		return 0, nil
 	}
-	if id, err := strconv.ParseInt(ref, 10, 64); err == nil && id > 0 {
-		return id, nil
+	if n, err := strconv.ParseInt(ref, 10, 64); err == nil && n > 0 {
+		return ID(n), nil
 	}
-	return find(ref)
+	found, err := find(ctx, ref)
+	return id(found), err
 }
 
 func (q *query) uuid(name string) uuid.UUID {

@@ -77,7 +77,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, s := range []Status{StatusOK, StatusClientClosed, StatusUpstreamError, StatusTimeout} {
 		m.rows.WithLabelValues(string(s))
 	}
-	for _, r := range []string{failFenced, failPost, failPosition, failRead} {
+	for _, r := range []string{failFenced, failPost, failPosition, failRead, failPrice} {
 		m.failures.WithLabelValues(r)
 	}
 	return m

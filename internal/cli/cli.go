@@ -125,9 +125,7 @@ The others administer a running Weir over its admin REST API, or look into files
 		readyCommand(), doctorCommand(p.Version),
 	} {
 		c.GroupID = groupAdmin
-		c.PersistentFlags().String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
-		c.PersistentFlags().String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
-		c.PersistentFlags().String("as", "", "`WHO` you are, for weir audit (default $WEIR_AS)")
+		connectionFlags(c)
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{journalCommand(), logCommand()} {

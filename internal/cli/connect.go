@@ -33,6 +33,14 @@ type endpoint struct {
 	source string // where the URL comes from, for people
 }
 
+// connectionFlags adds the flags that [connect] reads.
+func connectionFlags(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
+	f.String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+	f.String("as", "", "`WHO` you are, for weir audit (default $WEIR_AS)")
+}
+
 // findEndpoint looks at the flags, then at the environment, then for a weir dev. The token of weir dev is only ever sent to weir dev.
 func findEndpoint(c *cobra.Command) (endpoint, error) {
 	var e endpoint

@@ -57,8 +57,7 @@ func (r *rendering) flags(c *cobra.Command) {
 	f.StringVar(&r.config, "config", "", "the `FILE` of the configuration of the processor; its defaults when left out")
 	f.StringVar(&r.o.Name, "name", "weir", "the `NAME` of the objects, or what it begins with")
 	f.StringVar(&r.o.Namespace, "namespace", "", "the `NAMESPACE` of the objects; that of kubectl when left out")
-	f.String("url", "", "the admin `URL` of Weir (default $WEIR_URL, then that of weir dev)")
-	f.String("token", "", "the admin `TOKEN`, or @FILE that holds it (default $WEIR_TOKEN, then that of weir dev)")
+	connectionFlags(c)
 }
 
 // print fetches the channels if they are wanted, and prints what p makes.

@@ -3,6 +3,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -62,11 +63,12 @@ func programs(w io.Writer) cli.Programs {
 			return err
 		},
 		Render: func(c config.Config, o cli.RenderOptions) ([]byte, error) {
-			var names []string
-			for _, ch := range o.Channels {
-				names = append(names, ch.Name)
+			var b bytes.Buffer
+			fmt.Fprintf(&b, "%s: %v, socket %s, at %q, labels %v, gateway %q\n", o.Mesh, o.What, c.Processor.Socket, o.Place, o.Labels, o.Target)
+			for _, channel := range o.Channels {
+				fmt.Fprintf(&b, "channel %s\n", channel.Name)
 			}
-			return fmt.Appendf(nil, "render: %s %v, gateway %s, channels %v\n", o.Mesh, o.What, c.Gateway.Listen, names), nil
+			return b.Bytes(), nil
 		},
 		Version: admintest.Version,
 	}
@@ -93,7 +95,6 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PROVIDER", provider.URL+"/v1")
 			env.Setenv("ELSEWHERE", elsewhere.URL)
 			env.Setenv("TZ", "UTC")
-			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, ".cache")) // HOME is /no-home, which root would make
 			env.Values[storeKey{}] = s.Store
 			return nil
 		},

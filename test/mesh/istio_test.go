@@ -38,6 +38,12 @@ var places = []place{
 		"llm.example.com",
 	},
 	{
+		"gateway-api",
+		[]string{"--gateway", "llm"},
+		workload{"router", "llm-istio", "istio-ingress", [2]string{"gateway.networking.k8s.io/gateway-name", "llm"}, "10.99.0.2"},
+		"llm.example.com",
+	},
+	{
 		"egress",
 		[]string{"--labels", "istio=egressgateway"},
 		workload{"router", "egress", "istio-egress", [2]string{"istio", "egressgateway"}, "10.99.0.3"},
@@ -99,6 +105,10 @@ func newWorld(t *testing.T, p place) *world {
 		b.read(t, readFile(t, "deploy", "istio", p.folder, name), socket, port)
 	}
 	b.read(t, w.rendered(append([]string{"istio", "channels", "--namespace", p.namespace}, p.render...)...), socket, port)
+	if p.folder == "gateway-api" {
+		b.read(t, readFile(t, "deploy", "istio", p.folder, "gateway.yaml"), socket, port)
+		b.read(t, p.service(port), socket, port)
+	}
 	w.admin = p.startEnvoy(t, w.Rig, startIstiod(t, b), b.bootstrap)
 	w.Eventually("the route is there", func() error {
 		status, body := w.ask("/v1/models", "", nil)

@@ -43,14 +43,18 @@ func (w workload) id() string {
 	return fmt.Sprintf("%s~%s~%s-0.%s~%s.svc.cluster.local", w.kind, w.address, w.name, w.namespace, w.namespace)
 }
 
-// kinds that istiod reads from the API server as they are; all others are Istio's own.
-var kubernetesKinds = map[string]bool{"Service": true, "Pod": true, "Namespace": true, "EndpointSlice": true, "ConfigMap": true}
+// service is what Istio makes of a Gateway of the Gateway API, beside the pods that it selects. istiod gives the listeners of the Gateway to the
+// Envoys whose pods belong to it, by their labels; an address of the Service is not needed for that.
+func (w workload) service(port int) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: { name: %s, namespace: %s }\nspec:\n  selector: { %s: %s }\n  ports: [{ name: http, port: %d, targetPort: %[5]d }]\n",
+		w.name, w.namespace, w.label[0], w.label[1], port)
+}
 
 // bundle is a folder of deploy, as a control plane gets it.
 type bundle struct {
-	istio      []string
-	kubernetes []string
-	bootstrap  string // what pilot-agent gives Envoy by --config-yaml
+	istio      []string // objects of Istio's own
+	kubernetes []string // objects that istiod reads from the API server by clients of their own, those of the Gateway API among them
+	bootstrap  string   // what pilot-agent gives Envoy by --config-yaml
 }
 
 // read takes the manifests apart. What belongs to the machine is put in place of what belongs to a pod: the socket and the port.
@@ -60,8 +64,9 @@ func (b *bundle) read(t *testing.T, text, socket string, port int) {
 	text = strings.NewReplacer("number: 80,", fmt.Sprintf("number: %d,", port), "port: 80\n", fmt.Sprintf("port: %d\n", port), "Port: 80\n", fmt.Sprintf("Port: %d\n", port)).Replace(text)
 	for _, document := range strings.Split(text, "\n---\n") {
 		var o struct {
-			Kind string            `yaml:"kind"`
-			Data map[string]string `yaml:"data"`
+			Version string            `yaml:"apiVersion"`
+			Kind    string            `yaml:"kind"`
+			Data    map[string]string `yaml:"data"`
 		}
 		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
 			t.Fatalf("%v in\n%s", err, document)
@@ -69,10 +74,10 @@ func (b *bundle) read(t *testing.T, text, socket string, port int) {
 		switch {
 		case o.Data["custom_bootstrap.json"] != "":
 			b.bootstrap = o.Data["custom_bootstrap.json"]
-		case kubernetesKinds[o.Kind]:
-			b.kubernetes = append(b.kubernetes, document)
-		case o.Kind != "":
+		case strings.Contains(o.Version, ".istio.io/"):
 			b.istio = append(b.istio, document)
+		case o.Kind != "":
+			b.kubernetes = append(b.kubernetes, document)
 		}
 	}
 }
@@ -149,12 +154,18 @@ func socketAddress(port int) map[string]any {
 // startEnvoy runs Envoy as pilot-agent does: with a bootstrap, and the override that the pod's annotation names merged into it.
 func (w workload) startEnvoy(t *testing.T, r *rig.Rig, istiod int, override string) (admin string) {
 	t.Helper()
-	binary, err := envoy.Find(t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(t))
+	port := freePort(t)
+	boot, err := w.bootstrap(istiod, port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
-	boot, err := w.bootstrap(istiod, port)
+	return runEnvoy(t, r, boot, override, port)
+}
+
+// runEnvoy runs Envoy with a bootstrap that has its admin address at a port, and with an override, until it is ready.
+func runEnvoy(t *testing.T, r *rig.Rig, boot []byte, override string, port int) (admin string) {
+	t.Helper()
+	binary, err := envoy.Find(t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,6 @@ import (
 	"github.com/weir-proxy/weir/internal/repo"
 )
 
-// kubernetesVersion is what charts and manifests are checked for. The chart supports older ones: see its kubeVersion.
-const kubernetesVersion = "1.36.0"
-
 // object is what every object of Kubernetes has, and what the tests look at.
 type object struct {
 	Kind     string `yaml:"kind"`
@@ -32,6 +29,12 @@ type object struct {
 			Spec struct {
 				InitContainers []container `yaml:"initContainers"`
 				Containers     []container `yaml:"containers"`
+				Volumes        []struct {
+					Name      string `yaml:"name"`
+					ConfigMap struct {
+						Name string `yaml:"name"`
+					} `yaml:"configMap"`
+				} `yaml:"volumes"`
 			} `yaml:"spec"`
 		} `yaml:"template"`
 	} `yaml:"spec"`
@@ -45,6 +48,14 @@ type container struct {
 		ReadOnly  bool `yaml:"readOnlyRootFilesystem"`
 		Privilege bool `yaml:"allowPrivilegeEscalation"`
 	} `yaml:"securityContext"`
+	Env []struct {
+		Name  string `yaml:"name"`
+		Value string `yaml:"value"`
+	} `yaml:"env"`
+	VolumeMounts []struct {
+		Name      string `yaml:"name"`
+		MountPath string `yaml:"mountPath"`
+	} `yaml:"volumeMounts"`
 }
 
 func chart(t *testing.T) string { return filepath.Join(repo.Root(t), "deploy", "helm", "weir") }
@@ -89,18 +100,23 @@ func objects(t *testing.T, text string) []object {
 	return all
 }
 
-func TestChartMakesValidObjectsOfEachValueSet(t *testing.T) {
+// takesTheChart applies what the chart makes of each set of values, and looks at what no API server does.
+func (c *cluster) takesTheChart(t *testing.T) {
 	for name, args := range valueSets(t) {
 		t.Run(name, func(t *testing.T) {
 			out, complaint, err := template(t, args...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, complaint)
 			}
-			validate(t, out)
+			namespace := "chart-" + name
+			c.namespace(t, namespace)
+			c.apply(t, out, "--namespace", namespace)
 			for _, o := range objects(t, out) {
 				switch o.Kind {
 				case "ConfigMap":
-					weirTakes(t, o.Data["weir.yaml"])
+					if text, ok := o.Data["weir.yaml"]; ok {
+						weirTakes(t, text)
+					}
 				case "StatefulSet":
 					processorOutlivesEnvoy(t, o)
 				}
@@ -172,26 +188,79 @@ func TestPlainManifestsAreWhatTheChartMakes(t *testing.T) {
 	if !strings.Contains(comment, "helm template weir deploy/helm/weir --namespace weir") {
 		t.Error("deploy/sidecar/weir.yaml does not say how it is made")
 	}
-	validate(t, shipped)
 }
 
-// TestMeshManifestsAreValid holds the files of deploy/istio and deploy/envoy-gateway to the schemas of their CRDs.
-func TestMeshManifestsAreValid(t *testing.T) {
-	for _, pattern := range []string{"istio/*/*.yaml", "envoy-gateway/*.yaml"} {
+// takesTheManifests applies every manifest of deploy.
+func (c *cluster) takesTheManifests(t *testing.T) {
+	for _, namespace := range []string{"apps", "istio-egress", "istio-ingress", "llm", "weir"} {
+		c.namespace(t, namespace)
+	}
+	for _, pattern := range []string{"sidecar/*.yaml", "istio/*/*.yaml", "envoy-gateway/*.yaml"} {
 		files, err := filepath.Glob(filepath.Join(repo.Root(t), "deploy", pattern))
-		if err != nil || len(files) < 3 {
+		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, files, err)
 		}
 		for _, f := range files {
-			text, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if filepath.Base(f) != "weir.yaml" { // no object, but the configuration of Weir
-				validate(t, string(text))
-			} else if _, err := config.Load(f); err != nil {
-				t.Error(err)
-			}
+			name := strings.TrimPrefix(f, filepath.Join(repo.Root(t), "deploy")+"/")
+			t.Run(name, func(t *testing.T) {
+				text := readFile(t, "deploy", name)
+				switch {
+				case len(objects(t, text)) == 0: // the configuration of a processor
+					weirTakes(t, text)
+				case strings.HasPrefix(name, "sidecar/"):
+					c.apply(t, text, "--namespace", "weir")
+				default:
+					c.apply(t, text)
+				}
+			})
+		}
+	}
+	t.Run("gateway-values.yaml", c.takesIstiosGateway)
+}
+
+// takesIstiosGateway applies what Istio's own chart makes of the values that put the processor beside its gateway.
+func (c *cluster) takesIstiosGateway(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), tool(t, helm), "template", "istio-ingressgateway", istioGatewayChart(t), "--namespace", "istio-ingress",
+		"--kube-version", kubernetesVersion, "--values", filepath.Join(repo.Root(t), "deploy", "istio", "gateway-values.yaml")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.apply(t, string(out), "--namespace", "istio-ingress")
+	for _, o := range objects(t, string(out)) {
+		if o.Kind != "Deployment" {
+			continue
+		}
+		pod := o.Spec.Template.Spec
+		if len(pod.InitContainers) != 1 || len(pod.Containers) != 1 || pod.InitContainers[0].Args[0] != "serve" || pod.InitContainers[0].RestartPolicy != "Always" {
+			t.Errorf("pod %+v, want the processor as a native sidecar of istio-proxy", pod)
+		}
+		return
+	}
+	t.Errorf("no Deployment in\n%s", out)
+}
+
+func istioGatewayChart(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(moduleDir(t, ".", "istio.io/istio"), "manifests", "charts", "gateway")
+}
+
+// refusesMistakes shows that what the API server takes says something.
+func (c *cluster) refusesMistakes(t *testing.T) {
+	for file, change := range map[string][2]string{
+		"istio/ingress/filters.yaml":     {"operation: INSERT_BEFORE", "operation: INSERT_BESIDE"},
+		"istio/gateway-api/filters.yaml": {"targetRefs:", "targetRef:"},
+		"istio/gateway-api/route.yaml":   {"type: PathPrefix", "type: Prefix"},
+		"envoy-gateway/filters.yaml":     {"type: JSONPatch", "type: Patch"},
+		"envoy-gateway/proxy.yaml":       {"drainTimeout:", "drainTime:"},
+		"sidecar/weir.yaml":              {"restartPolicy: Always", "restartPolicy: Forever"},
+	} {
+		text := readFile(t, "deploy", file)
+		wrong := strings.Replace(text, change[0], change[1], 1)
+		if wrong == text {
+			t.Errorf("%s has no %q", file, change[0])
+		}
+		if out, err := c.tryApply(wrong, "--dry-run=server"); err == nil {
+			t.Errorf("%s with %s was taken:\n%s", file, change[1], out)
 		}
 	}
 }

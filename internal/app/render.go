@@ -20,11 +20,11 @@ type RenderOptions struct {
 	Channels []admin.Channel
 
 	Name, Namespace string
-	Place           string // with istio: gateway or sidecar
+	Place           string // with istio: gateway, sidecar or waypoint
 	Route           string
 	Labels          map[string]string // with istio: of the pods
 	Target          string            // the name of a Gateway
-	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route
+	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route; at a waypoint Host is that of the service
 }
 
 // Render makes what the control plane of a mesh is told, as YAML.
@@ -59,10 +59,10 @@ func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 
 func (o RenderOptions) makers(g envoy.Gateway, way envoy.BootstrapOptions, channels []envoy.Channel) map[string]func() ([]byte, error) {
 	if o.Mesh == "istio" {
-		places := map[string]mesh.Place{"gateway": mesh.AtGateway, "sidecar": mesh.AtSidecar}
+		places := map[string]mesh.Place{"gateway": mesh.AtGateway, "sidecar": mesh.AtSidecar, "waypoint": mesh.AtWaypoint}
 		i := mesh.IstioOptions{
 			Gateway: g, Channels: channels, Name: o.Name, Namespace: o.Namespace, Place: places[o.Place], Route: o.Route,
-			Labels: o.Labels, Target: o.Target,
+			Labels: o.Labels, Target: o.Target, Service: o.Host,
 		}
 		return map[string]func() ([]byte, error){
 			"bootstrap": func() ([]byte, error) { return mesh.IstioBootstrap(i, way) },

@@ -30,6 +30,7 @@ func TestManifestsAreWhatRenderMakes(t *testing.T) {
 		"gateway-api": {Namespace: "istio-ingress", Place: "gateway", Target: "llm"},
 		"egress":      {Namespace: "istio-egress", Place: "gateway", Labels: map[string]string{"istio": "egressgateway"}},
 		"sidecar":     {Namespace: "apps", Place: "sidecar", Labels: map[string]string{"weir": "sidecar"}},
+		"waypoint":    {Namespace: "apps", Place: "waypoint", Target: "weir", Host: "llm.apps.svc.cluster.local"},
 	}
 	for folder, o := range places {
 		o.Mesh, o.Name, o.Route = "istio", "weir", "weir"

@@ -19,11 +19,11 @@ type RenderOptions struct {
 	Channels []admin.Channel
 
 	Name, Namespace string
-	Place           string            // with istio: gateway or sidecar
+	Place           string            // with istio: gateway, sidecar or waypoint
 	Route           string            // by which the mesh knows the route
 	Labels          map[string]string // with istio: of the pods that are configured
 	Target          string            // the Gateway that is configured
-	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route
+	Listener, Host  string            // with envoy-gateway: of that Gateway, and of the route; at a waypoint Host is that of the service
 }
 
 // renderParts are what can be made, in the order in which it is.
@@ -111,8 +111,11 @@ whole way. The Envoys are known by the labels of their pods, or by a Gateway of 
   weir render istio channels --gateway llm --namespace istio-ingress | kubectl apply --server-side -f -`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"gateway", "sidecar"}, r.o.Place) {
-				return wrongUsage("--at %q is neither gateway nor sidecar", r.o.Place)
+			if !slices.Contains([]string{"gateway", "sidecar", "waypoint"}, r.o.Place) {
+				return wrongUsage("--at %q is none of gateway, sidecar, waypoint", r.o.Place)
+			}
+			if atWaypoint := r.o.Place == "waypoint"; atWaypoint && (r.o.Target == "" || r.o.Host == "") || !atWaypoint && r.o.Host != "" {
+				return wrongUsage("--at waypoint needs --gateway and --host, and --host is for that alone")
 			}
 			if (len(labels) > 0) == (r.o.Target != "") {
 				return wrongUsage("one of --labels and --gateway is needed")
@@ -129,9 +132,10 @@ whole way. The Envoys are known by the labels of their pods, or by a Gateway of 
 		},
 	}
 	r.flags(c)
-	c.Flags().StringVar(&r.o.Place, "at", "gateway", "the `PLACE` of the Envoys: gateway, or sidecar: what a pod sends out")
+	c.Flags().StringVar(&r.o.Place, "at", "gateway", "the `PLACE` of the Envoys: gateway; sidecar: what a pod sends out; waypoint: an experiment")
 	c.Flags().StringSliceVar(&labels, "labels", nil, "the labels `KEY=VALUE` of the pods whose Envoys are meant")
 	c.Flags().StringVar(&r.o.Target, "gateway", "", "the `NAME` of the Gateway whose Envoys are meant")
+	c.Flags().StringVar(&r.o.Host, "host", "", "at a waypoint, the full name of the service that is Weir's under /v1/: `HOST` or HOST:PORT")
 	c.Flags().StringVar(&r.o.Route, "route", "weir", "the `NAME` of the route: http[].name of a VirtualService, rules[].name of an HTTPRoute")
 	return c
 }

@@ -167,6 +167,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":                         {[]string{"plugins/host"}, "only the memory of plugins needs calls that the standard library has not"},
 	"github.com/google/go-cmp":                 {[]string{"internal/repo"}, "it panics on what it does not understand: tests, and what they stand on"},
 	"github.com/rogpeppe/go-internal":          {nil, "it runs scripts: tests alone"},
+	"istio.io/api":                             {[]string{"test/mesh"}, "what istiod reads is read as it reads it in the tests of a module of their own, and nowhere else"},
 	"istio.io/istio":                           {[]string{"test/mesh"}, "istiod runs in the tests of a module of their own, and nowhere else"},
 }
 

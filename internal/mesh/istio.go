@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -16,14 +17,15 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 )
 
-// Place is where in an Istio mesh an Envoy stands. Its values are Istio's patch contexts. A waypoint of ambient mode is none: istiod does not patch
-// the routes of waypoints, and without its route a filter of Weir's has nothing to do.
+// Place is where in an Istio mesh an Envoy stands. Its values are Istio's patch contexts.
 type Place string
 
-// The places.
+// The places. A waypoint of ambient mode is an experiment: Istio does not promise that EnvoyFilters work there, and makes its routes anew, without
+// patches, as soon as a VirtualService or an HTTPRoute is attached to the service.
 const (
-	AtGateway Place = "GATEWAY"          // an ingress or egress gateway
-	AtSidecar Place = "SIDECAR_OUTBOUND" // what a pod's own Envoy sends out
+	AtGateway  Place = "GATEWAY"          // an ingress or egress gateway
+	AtSidecar  Place = "SIDECAR_OUTBOUND" // what a pod's own Envoy sends out
+	AtWaypoint Place = "SIDECAR_INBOUND"  // what a waypoint takes in for a service
 )
 
 // IstioOptions say what is made, and for which Envoys.
@@ -37,6 +39,9 @@ type IstioOptions struct {
 	// One of the two says which Envoys: labels of their pods, or the name of a Gateway of the Gateway API.
 	Labels map[string]string
 	Target string
+	// At a waypoint, the service whose requests under /v1/ are Weir's: its full name, and its port unless that is 80. It has no route of the mesh
+	// that could be patched; one is put before what the waypoint does with all requests.
+	Service string
 }
 
 func (o IstioOptions) check() error {
@@ -45,8 +50,12 @@ func (o IstioOptions) check() error {
 		return errors.New("a name and a route are needed")
 	case (len(o.Labels) > 0) == (o.Target != ""):
 		return errors.New("the Envoys are known either by labels or by the name of a Gateway")
-	case o.Place != AtGateway && o.Place != AtSidecar:
+	case o.Place != AtGateway && o.Place != AtSidecar && o.Place != AtWaypoint:
 		return fmt.Errorf("place %q", string(o.Place))
+	case (o.Place == AtWaypoint) != (o.Service != ""):
+		return errors.New("a service is needed at a waypoint, and there alone")
+	case o.Place == AtWaypoint && o.Target == "":
+		return errors.New("a waypoint is known by its name: Istio takes no labels there")
 	}
 	return nil
 }
@@ -186,10 +195,26 @@ func istioPatches(o IstioOptions, p parts) ([]any, error) {
 	if err := opaqueSpecifier(route); err != nil {
 		return nil, err
 	}
-	match := object{"routeConfiguration": object{"vhost": object{"route": object{"name": o.Route}}}}
-	patches = append(patches, o.patch("HTTP_ROUTE", match, "MERGE", route))
+	patches = append(patches, o.routePatch(route))
 	err = add("CLUSTER", nil, "ADD", p.denied)
 	return patches, err
+}
+
+// routePatch makes a route of the mesh Weir's, or at a waypoint adds one.
+func (o IstioOptions) routePatch(route object) object {
+	if o.Place != AtWaypoint {
+		match := object{"routeConfiguration": object{"vhost": object{"route": object{"name": o.Route}}}}
+		return o.patch("HTTP_ROUTE", match, "MERGE", route)
+	}
+	host, port, ok := strings.Cut(o.Service, ":")
+	if !ok {
+		port = "80"
+	}
+	route["match"] = object{"prefix": "/v1/"}
+	match := object{"routeConfiguration": object{
+		"name": fmt.Sprintf("inbound-vip|%s|http|%s", port, host), "vhost": object{"name": "inbound|http|" + port},
+	}}
+	return o.patch("HTTP_ROUTE", match, "INSERT_FIRST", route)
 }
 
 // packed makes a named filter; an HTTP filter and a network filter have the same two fields.

@@ -40,6 +40,12 @@ func istio() IstioOptions {
 	}
 }
 
+func waypoint() IstioOptions {
+	o := istio()
+	o.Namespace, o.Labels, o.Place, o.Target, o.Service = "apps", nil, AtWaypoint, "weir", "llm.apps.svc.cluster.local:8080"
+	return o
+}
+
 func envoyGateway() EnvoyGatewayOptions {
 	return EnvoyGatewayOptions{
 		Gateway: gateway(), Channels: channels(), Name: "weir", Namespace: "llm", Target: "llm", Listener: "http", Route: "llm", Host: "llm.example.com",
@@ -157,13 +163,31 @@ func TestFiltersAreDisabledButOnTheRoute(t *testing.T) {
 	}
 }
 
+func TestRouteOfAWaypointIsAddedToItsServiceAlone(t *testing.T) {
+	t.Parallel()
+	b, err := IstioFilters(waypoint())
+	text := rendered(t, b, err)
+	route := patches(t, text)["HTTP_ROUTE"][0].(*routev3.Route)
+	if got := route.GetName() + " " + route.GetMatch().GetPrefix(); got != "weir /v1/" {
+		t.Errorf("got the route %s, want weir of /v1/", got)
+	}
+	for _, want := range []string{"operation: INSERT_FIRST", "name: inbound-vip|8080|http|llm.apps.svc.cluster.local", "name: inbound|http|8080", "targetRefs:"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestOptionsThatDoNotFitAreRefused(t *testing.T) {
 	t.Parallel()
 	for what, change := range map[string]func(*IstioOptions){
 		"labels and a target": func(o *IstioOptions) { o.Target = "llm" },
 		"neither":             func(o *IstioOptions) { o.Labels = nil },
 		"no route":            func(o *IstioOptions) { o.Route = "" },
-		"another place":       func(o *IstioOptions) { o.Place = "SIDECAR_INBOUND" },
+		"another place":       func(o *IstioOptions) { o.Place = "ANY" },
+		"no service":          func(o *IstioOptions) { *o = waypoint(); o.Service = "" },
+		"a service elsewhere": func(o *IstioOptions) { o.Service = "llm.apps.svc.cluster.local" },
+		"labels at waypoints": func(o *IstioOptions) { o.Place, o.Service = AtWaypoint, "llm.apps.svc.cluster.local" },
 	} {
 		o := istio()
 		change(&o)

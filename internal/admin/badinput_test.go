@@ -90,7 +90,7 @@ func TestBadInputIsRefusedWithTheReasonAndAHint(t *testing.T) {
 		{"PUT /api/v1/limits", `{"model":"\u0001","requests_per_minute":5}`, "unprintable"},
 		{"PUT /api/v1/prices/m", `{"rates":[{"input":-1,"output":1}]}`, "from 0 to"},
 		{"PUT /api/v1/prices/m", `{"rates":[{"input":9223372036854775807,"output":1}]}`, "from 0 to"},
-		{"PUT /api/v1/prices/m", `{"rates":[{"input":1,"output":1,"above":-1}]}`, "above"},
+		{"PUT /api/v1/prices/m", `{"rates":[{"input":1,"output":1,"above":-1}]}`, "negative"},
 		{"PUT /api/v1/prices/m", `{"max_output":-1,"rates":[{"input":1,"output":1}]}`, "negative"},
 		{"PUT /api/v1/prices/m", `{"rates":[{"output":1}]}`, "must be given"},
 		{"POST /api/v1/tenants", `{"name":"z","time_zone":"Mars/Olympus"}`, "is not known"},

@@ -96,6 +96,7 @@ func TestMistakesAreReportedWithTheirLines(t *testing.T) {
 		"keys:\n- {name: k, hash: '" + hash + "', expires: '2020-01-01T00:00:00Z'}":               "in the past",
 		"keys:\n- {name: k, hash: '" + hash + "', allow_ip: [10.0.0.1/8]}":                        "do you mean 10.0.0.0/8",
 		"keys:\n- {name: k, hash: '" + hash + "', tags: {a: \"\\a\"}}":                            "printable",
+		"keys:\n- {name: k, hash: '" + hash + "', allow_ip: ['fe80::1%eth0/64']}":                 "is not as in",
 		"limits:\n- {key: a, requests_per_minute: 99999999999999999999}":                          "does not fit",
 		"limits:\n- {key: a, requests_per_minute: 9000000000000000}":                              "from 1 to",
 		"limits:\n- {key: a, requests_per_minute: 5, burst_seconds: .nan}":                        "burst_seconds",
@@ -230,7 +231,7 @@ func TestFailureSaysWhereTheThingWasDeclared(t *testing.T) {
 	if _, err := s.Store.CreateTenant(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
 	}
-	d, err := read(map[string]string{"K": "sk-0123456789"}, "tenants:\n- name: acme\nkeys:\n- name: k\n  tenant: nobody\n  secret: env:K\n  groups: [a b]\n")
+	d, err := read(map[string]string{"K": "sk-0123456789"}, "tenants:\n- name: acme\nkeys:\n- name: k\n  tenant: nobody\n  secret: env:K\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func (k *key) Resolve(env Environment) error {
 		k.Hash = admin.HashOf(secret)
 	}
 	for i, n := range k.AllowIP { // as the API writes them
-		if a, err := netip.ParseAddr(n); err == nil {
+		if a, err := netip.ParseAddr(n); err == nil && a.Zone() == "" {
 			k.AllowIP[i] = netip.PrefixFrom(a, a.BitLen()).String()
 		} else if _, err := netip.ParsePrefix(n); err != nil {
 			return fmt.Errorf("allow_ip: %q is not as in 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7", n)

@@ -206,7 +206,7 @@ func parseNetworks(texts []string) ([]netip.Prefix, error) {
 	var all []netip.Prefix
 	for _, s := range texts {
 		n, err := netip.ParsePrefix(s)
-		if a, alone := netip.ParseAddr(s); alone == nil {
+		if a, alone := netip.ParseAddr(s); alone == nil && a.Zone() == "" {
 			n, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		switch {

@@ -211,7 +211,7 @@ func TestLinesWithoutRowsAreCounted(t *testing.T) {
 		"weir_usage_overwritten_logs_total": 0, "weir_usage_unshipped_bytes": 0, "weir_usage_logs_deleted_total": 0, "weir_usage_logs_set_back_total": 0, "weir_usage_logs": 1,
 		"weir_usage_rows_total ok": 2, "weir_usage_rows_total client_closed": 0, "weir_usage_rows_total timeout": 0,
 		"weir_usage_rows_total upstream_error": 0, "weir_usage_ship_failures_total fenced": 1, "weir_usage_ship_failures_total post": 0,
-		"weir_usage_ship_failures_total position": 0, "weir_usage_ship_failures_total read": 0,
+		"weir_usage_ship_failures_total position": 0, "weir_usage_ship_failures_total read": 0, "weir_usage_ship_failures_total price": 0,
 	}
 	if d := cmp.Diff(want, gather(t, registry)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/fetch"
+	"github.com/weir-proxy/weir/plugins/trial"
 )
 
 func pluginCommand() *cobra.Command {
@@ -90,7 +91,7 @@ with the credentials of docker login. The name, without --name, is the last part
 				{"about", aboutOf(v)},
 			})
 			if p.Attached == 0 {
-				remark(c, "\nIt judges nothing yet: weir plugin attach %s", p.Name)
+				remark(c, "\nIt judges nothing yet: weir plugin attach %s%s", p.Name, grantsOf(wasm))
 			} else {
 				remark(c, "\nIt is not in force yet: weir plugin show %s, then weir plugin set ID --version %s", p.Name, short(v.Digest))
 			}
@@ -100,6 +101,18 @@ with the credentials of docker login. The name, without --name, is the last part
 	c.Flags().StringVar(&name, "name", "", "the `NAME` of the plugin, which is made if there is none")
 	c.Flags().StringVar(&tenant, "tenant", "", "the `TENANT` that it belongs to, and may be attached to alone (default: the operator's own)")
 	return c
+}
+
+// grantsOf is the flag by which a module is granted what it cannot do without; empty if there is nothing.
+func grantsOf(wasm []byte) string {
+	var names []string
+	for _, n := range trial.Needs(wasm) {
+		names = append(names, string(n))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " --grant " + strings.Join(names, ",")
 }
 
 // aboutOf says what a module says of itself: its name, version and description, as far as it has them.

@@ -159,6 +159,11 @@ func (r *Report) look(m *meter.Module) {
 	slices.Sort(r.Remarks)
 }
 
+// Needs returns the capabilities that a module must be granted, sorted, so that it can be attached; none if it cannot be read.
+func Needs(wasm []byte) []host.Capability {
+	return slices.Sorted(slices.Values(needs(wasm, host.Limits{})))
+}
+
 // needs returns the capabilities that the imports of a module need; none if it cannot be read.
 func needs(wasm []byte, limits host.Limits) []host.Capability {
 	out := []host.Capability{}

@@ -113,7 +113,7 @@ fmt: ## format the Go files
 	$(GOLANGCI_LINT) fmt ./...
 
 .PHONY: check
-check: lint test ## what continuous integration runs
+check: lint test test-mesh ## what continuous integration runs
 	go mod tidy -diff
 
 .PHONY: clean

@@ -187,6 +187,5 @@ func TestAPIServerTakesWhatIsShipped(t *testing.T) {
 // TestAPIServerTakesThePageOfEnvoyGateway has a cluster of its own: two pages make the same namespace.
 func TestAPIServerTakesThePageOfEnvoyGateway(t *testing.T) {
 	c := startCluster(t)
-	c.namespace(t, "envoy-gateway-system")
 	c.follows(t, "deploy-envoy-gateway.md")
 }

@@ -30,6 +30,11 @@ const (
 // follows runs the commands of a page, from its first to its last, in a folder that holds nothing but deploy, and looks at what they left.
 func (c *cluster) follows(t *testing.T, page string) {
 	t.Helper()
+	for _, need := range before[page] {
+		if out, err := c.tryApply(need); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
 	w := newRig(t)
 	dir, programs := t.TempDir(), t.TempDir()
 	if err := os.Symlink(filepath.Join(repo.Root(t), "deploy"), filepath.Join(dir, "deploy")); err != nil {
@@ -67,13 +72,25 @@ func (c *cluster) follows(t *testing.T, page string) {
 	}
 }
 
+// before is what a page takes for granted.
+var before = map[string][]string{
+	"deploy-istio.md":         {namespace("apps"), application},
+	"deploy-envoy-gateway.md": {namespace("envoy-gateway-system")},
+}
+
+func namespace(name string) string {
+	return "apiVersion: v1\nkind: Namespace\nmetadata: { name: " + name + " }\n"
+}
+
 // left is what there is in the cluster once a page was followed: namespace, kind and name.
 var left = map[string][]string{
 	"deploy-kubernetes.md": {"weir secret weir", "weir statefulset weir"},
 	"deploy-helm.md":       {"llm secret weir", "llm statefulset weir", "llm poddisruptionbudget weir"},
 	"deploy-istio.md": {
 		"istio-ingress secret weir", "istio-ingress configmap weir-bootstrap", "istio-ingress deployment istio-ingressgateway",
-		"istio-ingress virtualservice llm", "istio-ingress envoyfilter weir", "istio-ingress envoyfilter weir-channels",
+		"istio-ingress virtualservice llm", "istio-ingress envoyfilter weir", "istio-ingress envoyfilter weir-channels", "istio-ingress httproute llm",
+		"istio-egress deployment istio-egressgateway", "istio-egress virtualservice llm", "istio-egress envoyfilter weir-channels",
+		"apps configmap weir", "apps virtualservice llm", "apps envoyfilter weir-channels",
 	},
 	"deploy-envoy-gateway.md": {
 		"envoy-gateway-system secret weir", "llm gateway llm", "llm envoyproxy weir", "llm envoypatchpolicy weir", "llm envoypatchpolicy weir-channels",

@@ -28,9 +28,9 @@ Things that are in no file stay. With --prune they are deleted, keys being revok
 "default" stays. --dry-run prints what would be done and does nothing.
 
 Keys are declared by their hash (sha256: and 64 hexadecimal digits), or by secret: env:NAME or @FILE, which is hashed here and not sent;
-credentials of channels by api_key: env:NAME or @FILE. A plugin has a source, as weir plugin push takes it: the module is pushed if it is not
-the latest version, and put in force where the plugin is attached. Changes are made one by one; a failure ends the run, and what was done
-before stays done.`,
+credentials of channels by api_key: env:NAME or @FILE. A plugin has a source, as weir plugin push takes it: the module is pushed if it is
+not the latest version, and put in force where the plugin is attached. Changes are made one by one; a failure ends the run, and what was
+done before stays done.`,
 		Example: `  weir apply -f installation.yaml --dry-run
   weir apply -f tenants.yaml -f channels.yaml --prune
   generate-keys | weir apply -f -`,

@@ -21,6 +21,9 @@ TEST := go test -p 2
 # How long each fuzz target of make fuzz runs.
 FUZZTIME ?= 60s
 
+# Where make vuln looks, if not at vuln.go.dev: a mirror (https://…), or file:///… with the folder data/osv of a copy of golang.org/x/vulndb.
+VULNDB ?=
+
 # Flags of the benchmark: make bench BENCH=-help
 BENCH ?=
 
@@ -81,8 +84,8 @@ image: ## pack the program into an image of containers, without an engine: bin/w
 	go run ./deploy/image -binary bin/weir-static -out bin/weir-image.tar -name weir:$(VERSION) -version $(VERSION)
 
 .PHONY: vuln
-vuln: ## look for known vulnerabilities in what the program calls; asks vuln.go.dev
-	$(GOVULNCHECK) ./...
+vuln: ## look for known vulnerabilities in what the program calls; asks vuln.go.dev, or VULNDB
+	$(GOVULNCHECK) $(if $(VULNDB),-db $(VULNDB)) ./...
 
 .PHONY: plugins
 plugins: build ## build the library of plugins and the examples, as far as the compilers at hand can: bin/plugins

@@ -7,10 +7,15 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path"
@@ -18,7 +23,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/weir-proxy/weir/internal/repo"
 )
@@ -169,6 +176,104 @@ func TestTheImageHoldsTheProgramAndNoShell(t *testing.T) {
 	if err := checkStatic(entry); err != nil {
 		t.Error(err)
 	}
+	onlyTheStateIsWritable(t, root)
+	runsReadOnly(t, root)
+}
+
+// onlyTheStateIsWritable looks for what the image's user could change: nothing, so that its file system may be read-only.
+func onlyTheStateIsWritable(t *testing.T, root map[string]member) {
+	t.Helper()
+	for name, f := range root {
+		if name == "tmp/" || name == "var/lib/weir/" { // where volumes are mounted
+			continue
+		}
+		if f.Uid != 0 || f.Gid != 0 || f.Mode&0o022 != 0 {
+			t.Errorf("%s is of %d:%d, mode %o: whoever runs there could change it", name, f.Uid, f.Gid, f.Mode)
+		}
+	}
+}
+
+// runsReadOnly runs the image's command as the image's user, with nothing around it but what is in the image, and nothing to write to but the volume.
+// The database is not there: what has to be shown is that a processor lives.
+func runsReadOnly(t *testing.T, root map[string]member) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Log("only root can change the root of a process and its user: what the image may write to was looked at, and it was not run so")
+		return
+	}
+	dir, address := t.TempDir(), freeAddress(t)
+	for _, name := range slices.Sorted(maps.Keys(root)) { // folders come before what is in them
+		path, f := filepath.Join(dir, name), root[name]
+		if f.Typeflag == tar.TypeDir {
+			mode := os.FileMode(f.Mode).Perm()
+			if name == "tmp/" {
+				mode = 0o555
+			}
+			if err := os.Mkdir(path, mode); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.WriteFile(path, f.content, os.FileMode(f.Mode).Perm()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(path, f.Uid, f.Gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings := fmt.Sprintf("admin: {listen: %q}\n", address)
+	if err := os.WriteFile(filepath.Join(dir, "etc", "weir", "weir.yaml"), []byte(settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) { // t.TempDir is for its owner alone
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "/usr/local/bin/weir", "serve", "--config", "/etc/weir/weir.yaml")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = "/var/lib/weir", &log, &log
+	cmd.Env = []string{
+		"DATABASE_URL=postgres://weir:weir@127.0.0.1:1/weir", "WEIR_ADMIN_TOKEN=token",
+		"WEIR_SECRET_KEY=" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32)),
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{Uid: user, Gid: user}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lives := livez(t, address)
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	if err := cmd.Wait(); err != nil || !lives {
+		t.Errorf("as user %d on what is in the image: lives %t, ended with %v\n%s", user, lives, err, &log)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "var", "lib", "weir", "journal")); err != nil {
+		t.Errorf("it has no state: %v", err)
+	}
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // it was only asked for its address
+	return l.Addr().String()
+}
+
+// livez waits until a processor says that it lives.
+func livez(t *testing.T, address string) bool {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-tick.C {
+		resp, err := http.Get("http://" + address + "/livez")
+		if err != nil {
+			continue
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	return false
 }
 
 func TestProgramsThatNeedALibraryAreRefused(t *testing.T) {

@@ -167,6 +167,27 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 	}
 }
 
+// bearer calls an API with a bearer token and returns its answer.
+func bearer(t *testing.T, method, url, token, body string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("authorization", "Bearer "+token)
+	r.Header.Set("content-type", "application/json")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is read to its end
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 // At the most talkative level, with every kind of request and mistake, no file that Weir or Envoy writes holds a key, a credential, or a word of
 // what went to a provider or came from it.
 func TestNoFileTellsWhatIsNobodysBusiness(t *testing.T) {
@@ -184,6 +205,20 @@ func TestNoFileTellsWhatIsNobodysBusiness(t *testing.T) {
 		w.post(t, "/v1/chat/completions", body, headers...)
 	}
 	w.post(t, "/v1/chat/completions", strings.Replace(body, `"model"`, `"stream":true,"model"`, 1))
+	w.post(t, "/v1/completions", `{"model":"gpt-3.5-turbo-instruct","prompt":"`+said+`"}`)
+	w.post(t, "/v1/embeddings", `{"model":"text-embedding-3-small","input":"`+said+`"}`)
+	w.post(t, "/v1/responses", `{"model":"o3-mini","stream":true,"input":"`+said+`"}`)
+	bearer(t, http.MethodGet, w.URL+"/v1/models", w.key, "")
+	bearer(t, http.MethodGet, w.URL+"/v1/models", "sk-weir-guessed-by-somebody", "")
+	for _, path := range []string{"/api/v1/keys", "/api/v1/channels", "/api/v1/usage", "/api/v1/audit", "/api/v1/nothing", "/metrics", "/readyz", "/livez"} {
+		for _, token := range []string{rig.AdminToken, "token-guessed-by-somebody"} {
+			bearer(t, http.MethodGet, w.AdminURL+path, token, "")
+		}
+	}
+	bearer(t, http.MethodPost, w.AdminURL+"/api/v1/channels", rig.AdminToken,
+		`{"name":"two","provider":"openai","base_url":"http://127.0.0.1:9/v1","credential":"sk-of-channel-two","models":[{"name":"other"}]}`)
+	bearer(t, http.MethodPost, w.AdminURL+"/api/v1/channels", rig.AdminToken, `{"credential":"sk-of-no-channel"`)
+	made := bearer(t, http.MethodPost, w.AdminURL+"/api/v1/keys", rig.AdminToken, `{"name":"second"}`)
 	w.post(t, "/v1/chat/completions", body+"}")
 	w.post(t, "/v1/chat/completions", `{"model":"`+said+`"`)
 	w.post(t, "/v1/chat/completions?key="+w.key, body)
@@ -202,7 +237,13 @@ func TestNoFileTellsWhatIsNobodysBusiness(t *testing.T) {
 	}
 	secrets := []string{
 		w.key, said, "sk-one", "sk-weir-guessed-by-somebody", "cookie-of-the-client", "id-of-the-client", rig.AdminToken,
-		strings.Repeat("k", 32), string(encrypting), "Bearer ", "chatcmpl-",
+		strings.Repeat("k", 32), string(encrypting), "Bearer ", "chatcmpl-", "sk-of-channel-two", "sk-of-no-channel", "token-guessed-by-somebody",
+	}
+	var second struct{ Secret string }
+	if err := json.Unmarshal([]byte(made), &second); err != nil || second.Secret == "" {
+		t.Errorf("the second key: %v in %s", err, made)
+	} else {
+		secrets = append(secrets, second.Secret)
 	}
 	files := 0
 	err = filepath.WalkDir(w.Dir, func(path string, d fs.DirEntry, err error) error {

@@ -34,12 +34,13 @@ const (
 // BootstrapOptions says what an Envoy must know before it can ask.
 type BootstrapOptions struct {
 	Socket string // the processor's Unix socket, as Envoy sees the file system
-	// Processor is host:port of the processor's TCP listener; empty means that Socket is the way. What goes over it is not encrypted, the
-	// credentials of providers among it: it must stay on a network that is.
+	// Processor is host:port of the processor's TCP listener; empty means that Socket is the way. Without TLS what goes over it is not encrypted, the
+	// credentials of providers among it: then it must stay on a network that is.
 	Processor string
-	AccessLog AccessLog // how this Envoy tells of exchanges; empty means as the processor says
-	Admin     string    // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
-	Node      string    // the Envoy's name; empty means NodeID
+	TLS       ProcessorTLS // on the way to Processor
+	AccessLog AccessLog    // how this Envoy tells of exchanges; empty means as the processor says
+	Admin     string       // host:port of Envoy's admin interface; keep it on loopback, since it is not protected
+	Node      string       // the Envoy's name; empty means NodeID
 	// Instance tells two Envoys apart that were given one name by mistake. It should be another for each bootstrap.
 	Instance string
 	Limits   Limits
@@ -140,6 +141,9 @@ func processorWay(o BootstrapOptions) (*clusterv3.Cluster, error) {
 			if err := byName(way, false); err != nil {
 				return nil, err
 			}
+		}
+		if way.TransportSocket, err = o.TLS.transport(host); err != nil {
+			return nil, fmt.Errorf("processor tls: %w", err)
 		}
 		http2.ConnectionKeepalive = &corev3.KeepaliveSettings{
 			Interval: durationpb.New(keepaliveInterval), Timeout: durationpb.New(keepaliveTimeout),

@@ -79,5 +79,5 @@ func (p *processor) listen(ctx context.Context) ([]net.Listener, error) {
 		_ = local.Close()
 		return nil, err
 	}
-	return []net.Listener{local, remote}, nil
+	return []net.Listener{local, p.tls.envoys.over(remote)}, nil
 }

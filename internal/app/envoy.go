@@ -46,8 +46,12 @@ func envoyOptions(ctx context.Context, cfg config.Config, log *slog.Logger) (env
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
+	tls, err := processorTLS(cfg).Watch(cfg.StateDir)
+	if err != nil {
+		return envoy.RunOptions{}, err
+	}
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
-		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
+		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, TLS: tls, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
 		Instance: uuid.NewString(), AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog),
 		Limits:    envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes},
 		TapModule: module,
@@ -75,6 +79,12 @@ func tapModule(ctx context.Context, cfg config.Config, binary string, log *slog.
 	}
 	log.Info("responses are tapped by Lua, at a higher cost", "why", err)
 	return "", nil
+}
+
+// processorTLS is how Envoy is to reach the processor by TCP.
+func processorTLS(cfg config.Config) envoy.ProcessorTLS {
+	t := cfg.Envoy.ProcessorTLS
+	return envoy.ProcessorTLS{CA: t.CA, Cert: t.Cert, Key: t.Key, Name: t.Name}
 }
 
 // filesPerConnection is one for the client and one for the provider.

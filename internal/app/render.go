@@ -31,7 +31,7 @@ type RenderOptions struct {
 func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 	g := gateway(cfg)
 	g.AccessLog = envoy.AccessLogGRPC // a mesh's Envoy shares no disk for logs with a processor that would know of it
-	way := envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor}
+	way := envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, TLS: processorTLS(cfg)}
 	var channels []envoy.Channel
 	for _, c := range o.Channels {
 		if !c.Disabled {

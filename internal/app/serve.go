@@ -44,7 +44,7 @@ type processor struct {
 	sent      *usage.Appender // the log of the lines that Envoys send
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	plugins   *loader.Loader
-	tls       *certificate
+	tls       certificates
 	state     *state
 	books     books
 	life      *life
@@ -117,11 +117,14 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
-	if p.tls, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
+	if p.tls.gateway, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
+		return nil, err
+	}
+	if p.tls.envoys, err = openPeers(cfg.Processor.TLS, p.registry, log); err != nil {
 		return nil, err
 	}
 	told := gateway(cfg)
-	told.Edge.Certificate = p.tls.now
+	told.Edge.Certificate = p.tls.gateway.now
 	p.xds = envoy.NewServer(told, log)
 	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
@@ -161,7 +164,8 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.plugins.Run(ctx) })
 	group.Go(func() error { return p.keepState(ctx) })
 	group.Go(func() error { return p.follow(ctx) })
-	group.Go(func() error { return p.tls.watch(ctx, p.xds.SetCertificate) })
+	group.Go(func() error { return p.tls.gateway.watch(ctx, p.xds.SetCertificate) })
+	group.Go(func() error { return p.tls.envoys.watch(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {

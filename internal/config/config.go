@@ -68,8 +68,25 @@ type Timeouts struct {
 // Processor is where Envoy finds the processor.
 type Processor struct {
 	Socket string        `yaml:"socket"` // Unix socket of ext_proc, xDS and OTLP logs; empty means <state_dir>/weir.sock
-	Listen string        `yaml:"listen"` // host:port of the same by TCP, without encryption; empty means that there is none
+	Listen string        `yaml:"listen"` // host:port of the same by TCP; empty means that there is none
+	TLS    MutualTLS     `yaml:"tls"`    // of Listen
 	Drain  time.Duration `yaml:"drain"`  // how long to wait, when told to stop, for the lines of exchanges in flight
+}
+
+// MutualTLS has Envoys on other machines prove who they are, and hides what goes between them and the processor. All files or none; without them it is
+// plain TCP.
+type MutualTLS struct {
+	Cert     string `yaml:"cert"`      // PEM file of the processor's chain, its own certificate first
+	Key      string `yaml:"key"`       // PEM file of its private key
+	ClientCA string `yaml:"client_ca"` // PEM bundle of who signs the certificates of Envoys
+}
+
+// ProcessorTLS is how an Envoy on another machine knows the processor, and shows who it is. All files or none; without them it is plain TCP.
+type ProcessorTLS struct {
+	CA   string `yaml:"ca"`   // PEM bundle of who signs the processor's certificate
+	Cert string `yaml:"cert"` // PEM file of Envoy's own chain
+	Key  string `yaml:"key"`  // PEM file of its private key
+	Name string `yaml:"name"` // that the processor's certificate must have; empty means the host of envoy.processor
 }
 
 // AccessLog is how Envoy tells the processor of the exchanges that ended.
@@ -101,6 +118,8 @@ type Envoy struct {
 	Path        string    `yaml:"path"`        // the binary; empty means that it is looked for
 	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int       `yaml:"concurrency"` // worker threads; 0 means one per CPU
+
+	ProcessorTLS ProcessorTLS `yaml:"processor_tls"` // of the way to Processor
 
 	DrainNotice    time.Duration `yaml:"drain_notice"`    // how long connections are still taken once Envoy is told to stop
 	Drain          time.Duration `yaml:"drain"`           // how long exchanges in flight may go on after that

@@ -58,7 +58,8 @@ func (c Config) locate(dir string) (Config, error) {
 	}
 	for _, p := range []*string{
 		&c.StateDir, &c.Processor.Socket, &c.Envoy.LogDir, &c.Envoy.Path, &c.Envoy.CAFile, &c.Plugins.CacheDir,
-		&c.Gateway.TLS.Cert, &c.Gateway.TLS.Key,
+		&c.Gateway.TLS.Cert, &c.Gateway.TLS.Key, &c.Processor.TLS.Cert, &c.Processor.TLS.Key, &c.Processor.TLS.ClientCA,
+		&c.Envoy.ProcessorTLS.CA, &c.Envoy.ProcessorTLS.Cert, &c.Envoy.ProcessorTLS.Key,
 	} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

@@ -101,6 +101,7 @@ func (c Config) Validate() error {
 		v.address("processor.listen", c.Processor.Listen)
 		listeners = append(listeners, listener{"processor.listen", c.Processor.Listen})
 	}
+	v.mutualTLS(c)
 	v.address("envoy.admin", c.Envoy.Admin)
 	if c.Envoy.Processor != "" {
 		v.reachable("envoy.processor", c.Envoy.Processor)
@@ -131,6 +132,32 @@ func (c Config) Validate() error {
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	v.ages(c)
 	return v.err()
+}
+
+// mutualTLS checks that both sides of the way between machines have all that they need, or nothing.
+func (v *validator) mutualTLS(c Config) {
+	p, e := c.Processor.TLS, c.Envoy.ProcessorTLS
+	whole := func(section string, files ...string) bool {
+		given := 0
+		for _, f := range files {
+			if f != "" {
+				given++
+			}
+		}
+		if given > 0 && given < len(files) {
+			v.add(section, "must have all of its files, or none")
+		}
+		return given > 0
+	}
+	if whole("processor.tls", p.Cert, p.Key, p.ClientCA) && c.Processor.Listen == "" {
+		v.add("processor.tls", "needs processor.listen: the Unix socket is protected by its file")
+	}
+	if whole("envoy.processor_tls", e.CA, e.Cert, e.Key) && c.Envoy.Processor == "" {
+		v.add("envoy.processor_tls", "needs envoy.processor: the Unix socket is protected by its file")
+	}
+	if e.Name != "" && e.CA == "" {
+		v.add("envoy.processor_tls.name", "needs envoy.processor_tls.ca, which the certificate with that name is verified by")
+	}
 }
 
 func (v *validator) limits(l Limits) {

@@ -49,6 +49,8 @@ type Options struct {
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
 	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
+	// Peers, with Remote, is how Envoy and the processor prove to each other who they are; the zero value: not at all.
+	Peers Peers
 	// Serve, with Production, is a program that does what "weir serve" does, and its first arguments; nil means weir itself.
 	Serve []string
 
@@ -58,6 +60,12 @@ type Options struct {
 	EnvoyDrain  time.Duration // how long Envoy's exchanges may go on when it is stopped
 	EnvoyLimits envoy.Limits
 	Tap         envoy.Tap // what Envoys are given; empty means the native tap where it can be had
+}
+
+// Peers is mutual TLS between Envoy and the processor.
+type Peers struct {
+	Cert, Key, ClientCA string // of the processor
+	Envoy               envoy.ProcessorTLS
 }
 
 // Rig is a running gateway without channels or keys.
@@ -185,8 +193,9 @@ func (r *Rig) writeConfig() {
 	if r.o.Remote {
 		listen = r.far()
 	}
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
-		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
+	peers := r.o.Peers
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s, tls: {cert: %q, key: %q, client_ca: %q}}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), peers.Cert, peers.Key, peers.ClientCA, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
@@ -227,6 +236,18 @@ func (r *Rig) StartSecondEnvoy(node string) (stop func()) {
 	return stop
 }
 
+// LaunchStranger runs another Envoy that shows who it is by tls alone, and does not wait for it. It ends with the test.
+func (r *Rig) LaunchStranger(node string, tls envoy.ProcessorTLS) (admin string) {
+	r.t.Helper()
+	admin = addr(r.port + 3) // only weir dev has another use for the port
+	stop, _ := r.runEnvoy(envoy.BootstrapOptions{Admin: admin, Node: node, TLS: tls})
+	r.t.Cleanup(stop)
+	return admin
+}
+
+// Far is where the processor listens for Envoys on other machines, with Remote.
+func (r *Rig) Far() string { return r.far() }
+
 // runEnvoy fills in what all Envoys of the rig have in common, and returns once Envoy runs.
 func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 	r.t.Helper()
@@ -245,6 +266,12 @@ func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 		} else if r.o.Tap == envoy.TapNative {
 			r.t.Skipf("SKIP: no native tap: %v", err)
 		}
+	}
+	if o.TLS == (envoy.ProcessorTLS{}) {
+		o.TLS = r.o.Peers.Envoy
+	}
+	if o.TLS, err = o.TLS.Watch(r.envoyDir(o.Node)); err != nil {
+		r.t.Fatal(err)
 	}
 	boot, err := envoy.Bootstrap(o)
 	if err != nil {
@@ -274,6 +301,15 @@ func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 		r.t.Fatal(err)
 	}
 	return stop, pid
+}
+
+// envoyDir is a folder that is an Envoy's own.
+func (r *Rig) envoyDir(node string) string {
+	dir := filepath.Join(r.Dir, "envoy-"+cmp.Or(node, envoy.NodeID))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	return dir
 }
 
 // Eventually waits until f returns nil. It fails the test with f's last error after half a minute.

@@ -72,6 +72,23 @@ var (
 	}
 )
 
+// traceKey is a further member of an exchange's line, where traces are made: see [Tracing].
+const traceKey = "trace"
+
+// traceValue is when the exchange began, in microseconds, and where it stands in a trace: once the request went out to a channel, below Envoy's own
+// span, since that is what Envoy tells the channel.
+const traceValue = "%START_TIME(%s%6f)% %REQ(TRACEPARENT):55%"
+
+// exchangeLineOf is what the line of an exchange holds.
+func exchangeLineOf(g Gateway) map[string]string {
+	if !g.Tracing.Lines {
+		return exchangeLine
+	}
+	line := maps.Clone(exchangeLine)
+	line[traceKey] = traceValue
+	return line
+}
+
 // isNumber reports whether Envoy's file has a number at a key of a line; what is sent by gRPC is text throughout.
 func isNumber(key string) bool {
 	switch key {

@@ -15,20 +15,25 @@ import (
 	"github.com/weir-proxy/weir/policy"
 )
 
+// Timeouts are how long things may take.
+type Timeouts struct {
+	Connect   time.Duration // per connection to a provider, with TLS
+	FirstByte time.Duration // per attempt, until the response's headers; the processor may say otherwise per request
+	Idle      time.Duration // of an exchange: no byte either way
+	Total     time.Duration // of an exchange, with all attempts
+}
+
 // Gateway says how the listener behaves. All durations and limits must be positive.
 type Gateway struct {
-	Listen       string        // host:port that clients connect to
-	AccessLog    AccessLog     // of Envoys that do not say how they do it; empty means AccessLogFile
-	LogFile      string        // where the access log of the Envoy NodeID goes, as Envoys see the file system; for others see LogFile
-	CAFile       string        // PEM bundle that providers' certificates are verified with, as Envoy sees the file system
-	MaxBodyBytes int           // a larger request body is refused with 413
-	Connect      time.Duration // per connection to a provider, with TLS
-	FirstByte    time.Duration // per attempt, until the response's headers; the processor may say otherwise per request
-	Idle         time.Duration // of an exchange: no byte either way
-	Total        time.Duration // of an exchange, with all attempts
-	LogInterval  time.Duration // between the lines that say that a long exchange still lives
-	TrustedHops  int           // proxies before Envoy whose x-forwarded-for is believed
-	ForwardFake  bool          // let x-fake-* headers, which steer the built-in fake provider, through to the channels
+	Listen       string    // host:port that clients connect to
+	AccessLog    AccessLog // of Envoys that do not say how they do it; empty means AccessLogFile
+	LogFile      string    // where the access log of the Envoy NodeID goes, as Envoys see the file system; for others see LogFile
+	CAFile       string    // PEM bundle that providers' certificates are verified with, as Envoy sees the file system
+	MaxBodyBytes int       // a larger request body is refused with 413
+	Timeouts
+	LogInterval time.Duration // between the lines that say that a long exchange still lives
+	TrustedHops int           // proxies before Envoy whose x-forwarded-for is believed
+	ForwardFake bool          // let x-fake-* headers, which steer the built-in fake provider, through to the channels
 
 	// PolicyHeaders are headers of requests and responses that the processor sees besides [ForwardedHeaders], in lower case: for policies that
 	// judge by them.
@@ -38,6 +43,7 @@ type Gateway struct {
 
 	// TapModule is the native tap from [WriteTap], as Envoy sees the file system; empty means the one in Lua.
 	TapModule string
+	Tracing   Tracing // whether exchanges are traced
 }
 
 // Channel is an upstream account as Envoy must know it.

@@ -37,7 +37,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func testGateway() Gateway {
 	return Gateway{
 		Listen: "127.0.0.1:10000", LogFile: "log/exchanges.jsonl", CAFile: "testdata/ca.pem", MaxBodyBytes: 32 << 20,
-		Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour, LogInterval: time.Minute,
+		Timeouts: Timeouts{Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour}, LogInterval: time.Minute,
 	}
 }
 
@@ -59,6 +59,7 @@ func goldens() map[string][]Channel {
 		},
 		"remote": {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
 		"edge":   nil,
+		"traced": nil,
 	}
 }
 
@@ -68,12 +69,15 @@ const (
 	goldenKey   = "-- key --"
 )
 
-// goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine, that of "edge" has all that clients can meet.
+// goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine, that of "edge" has all that clients can meet,
+// and that of "traced" makes traces.
 func goldenGateway(name string) Gateway {
 	g := testGateway()
 	switch name {
 	case "remote":
 		g.AccessLog = AccessLogGRPC
+	case "traced":
+		g.Tracing = Tracing{Lines: true, Service: "weir-envoy", Ratio: 0.25, Distrust: true}
 	case "edge":
 		g.Edge = Edge{Certificate: Certificate{Chain: []byte(goldenChain), Key: []byte(goldenKey)}, ProxyProtocol: true}
 	}

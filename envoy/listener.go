@@ -121,7 +121,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hcmv3.HttpConnectionManager{
+	m := &hcmv3.HttpConnectionManager{
 		StatPrefix:     "weir",
 		CodecType:      hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
@@ -156,12 +156,13 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			AccessLogFlushInterval: durationpb.New(g.LogInterval),
 		},
-	}, nil
+	}
+	return m, g.Tracing.apply(m)
 }
 
 // exchangeLogs are how Envoy tells of exchanges.
 func exchangeLogs(g Gateway) ([]*accesslogv3.AccessLog, error) {
-	log, err := accessLog(g, exchangeLine, ended())
+	log, err := accessLog(g, exchangeLineOf(g), ended())
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +186,7 @@ func hygiene(g Gateway) ([]*corev3.TypedExtensionConfig, error) {
 		prefixes = append(prefixes, "x-fake-")
 	}
 	names := []string{"keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer", "x-request-id"}
+	names = append(names, g.Tracing.distrusted()...)
 	var list []*mutationv3.HeaderMutation
 	for _, p := range prefixes {
 		list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{

@@ -123,19 +123,24 @@ func (a attributes) value(key string) []byte {
 
 // sortedKeys are the keys of each kind of lines, in the order in which Envoy writes them.
 var sortedKeys = map[string][]string{
-	exchangeLine["kind"]: slices.Sorted(maps.Keys(exchangeLine)),
+	exchangeLine["kind"]: slices.Sorted(maps.Keys(exchangeLineOf(Gateway{Tracing: Tracing{Lines: true}}))),
 	attemptLine["kind"]:  slices.Sorted(maps.Keys(attemptLine)),
 }
 
 // appendLine appends the line that Envoy's json_format makes of these values: what is absent is null, and numbers are bare.
 func appendLine(dst []byte, keys []string, record attributes) []byte {
 	dst = append(dst, '{')
-	for i, k := range keys {
-		if i > 0 {
+	between := false
+	for _, k := range keys {
+		v := record.value(k)
+		if v == nil && k == traceKey {
+			continue // the one that not all Envoys send
+		}
+		if between {
 			dst = append(dst, ',')
 		}
+		between = true
 		dst = append(append(append(dst, '"'), k...), '"', ':')
-		v := record.value(k)
 		switch {
 		case len(v) == 0, isNumber(k) && !digits(v):
 			dst = append(dst, "null"...)

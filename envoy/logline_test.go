@@ -51,6 +51,19 @@ func TestLinesAreThoseOfAFile(t *testing.T) {
 	}
 }
 
+// What only Envoys that make traces send is in their lines alone.
+func TestTheTraceIsInTheLineOfWhoSendsOne(t *testing.T) {
+	for trace, want := range map[string]string{
+		"1795372895896283 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01": `,"ticket":"AQ","trace":"1795372895896283 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tx":0,`,
+		"": `,"ticket":"AQ","trace":null,"tx":0,`,
+	} {
+		got, _, _, err := appendLines(nil, sentMessage(sentRecord("kind", "exchange", "ticket", "AQ", "tx", "0", "trace", trace)))
+		if err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("got %s, %v; want %s", got, err, want)
+		}
+	}
+}
+
 func TestRecordOfNoKindIsLeftOutAndCounted(t *testing.T) {
 	good := sentRecord("kind", "attempt", "exchange", "1")
 	got, n, unknown, err := appendLines(nil, sentMessage(sentRecord("kind", "other"), good, sentRecord(), sentRecord("kind", "attempt\n")))

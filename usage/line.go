@@ -41,6 +41,7 @@ type Names struct {
 	Exchange string // its id, also when it was never admitted
 	Ticket   string // policy.Ticket; empty when the exchange was never admitted, and in the line of an attempt
 	Tags     string // policy.EncodeTags, of its response; those of its request are in the ticket
+	Trace    string // see [Record]; empty where no traces are made
 }
 
 // Final reports whether the line tells of the end of an exchange. Lines of long streams that still live do not.
@@ -106,6 +107,8 @@ func (l *Line) member(p *scanner, key string) {
 		l.Ticket = p.text()
 	case "tags":
 		l.Tags = p.text()
+	case "trace":
+		l.Trace = p.text()
 	case "usage":
 		l.Usage = p.text()
 	case "cluster":

@@ -40,7 +40,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
 		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t), Service: t.Service, Cost: Cost{PriceVersion: t.Price},
-		Charges: t.Charges,
+		Charges: t.Charges, Trace: strings.Clone(l.Trace), // the line is longer than what is kept of it
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)

@@ -257,12 +257,13 @@ func TestRecordCarriesTicketAndLine(t *testing.T) {
 	l := Line{
 		Kind: KindExchange, Cluster: "channel-2", Status: 200, Details: "via_upstream", Attempts: 2, RequestBytes: 5, ResponseBytes: 6,
 		FirstByte: 7 * time.Millisecond, Duration: 8 * time.Millisecond, Usage: usage19and10,
+		Names: Names{Trace: "1795372895896283 -"},
 	}
 	want := Record{
 		Exchange: ticket.Exchange, Time: ticket.Time(), Tenant: 3, Key: 4, Channel: 2, Model: "gpt-x", UpstreamModel: "gpt-x-0613",
 		Operation: policy.OpChat, Status: StatusOK, HTTPStatus: 200, Attempts: 2, Stream: true, Tokens: Tokens{Input: 19, Output: 10}, Billed: Billed{19, 10},
 		RequestBytes: 5, ResponseBytes: 6, FirstByte: 7 * time.Millisecond, Duration: 8 * time.Millisecond,
-		Cost: Cost{PriceVersion: 6}, Service: policy.Flex,
+		Cost: Cost{PriceVersion: 6}, Service: policy.Flex, Trace: "1795372895896283 -",
 	}
 	if d := cmp.Diff(want, NewRecord(&l, ticket, NewEstimator())); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

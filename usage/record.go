@@ -84,6 +84,10 @@ type Record struct {
 	Tags          []policy.Tag   // what plugins noted of the request
 	Charges       policy.Charges // of budgets
 	Seq           int64          // offset in the log, in bytes, of the line's end
+
+	// Trace is what Envoy knows of the exchange's place in a trace: when it began, in microseconds since 1970, and, behind a blank, its traceparent,
+	// or "-" without one. It is in no row. Empty where no traces are made.
+	Trace string
 }
 
 // Charged returns what the exchange is charged to its budgets, in nano-dollars: its cost; what was reserved if that is not known, or the exchange is unresolved,

@@ -41,6 +41,7 @@ func (p *processor) decide(ctx context.Context) error {
 		Engine: p.engine, TrustedHops: p.cfg.Gateway.TrustedHops, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
 	}))
 	envoy.NewLogServer(envoy.LogServerOptions{Append: p.sent.Append, Logger: p.log, Registerer: p.registry}).Register(server)
+	p.books.telemetry.Register(server)
 	p.xds.Register(ctx, server)
 	envoy.RegisterEndServer(ctx, server, p.books.limits.limiter.Release)
 	stopped := make(chan struct{})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/internal/costs"
+	"github.com/weir-proxy/weir/internal/telemetry"
 	"github.com/weir-proxy/weir/usage"
 	"github.com/weir-proxy/weir/usage/journal"
 )
@@ -22,6 +23,8 @@ type books struct {
 	limits  limits
 	budgets *budgets
 	costs   *costs.Book
+
+	telemetry *telemetry.Telemetry
 }
 
 // openBooks opens the journal and goes on with what an earlier processor left in it.
@@ -45,7 +48,7 @@ func (p *processor) openBooks(ctx context.Context) error {
 	p.books.journal = j
 	p.books.intents = usage.NewIntents(usage.IntentOptions{
 		Journal: j, Book: p.store, Reckoning: reckoning, Lease: p.cfg.Usage.Lease, Keep: p.cfg.Usage.Log.Keep,
-		Listeners: []usage.Listener{p.books.budgets, &p.books.limits},
+		Listeners: []usage.Listener{p.books.budgets, &p.books.limits, p.books.telemetry},
 		Logger:    p.log, Registerer: p.registry,
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{

@@ -187,10 +187,18 @@ func (p *processor) awaitLines() {
 	}
 }
 
+// lastTelemetry is how long a collector may take for what is left, when the processor is told to stop.
+const lastTelemetry = 2 * time.Second
+
 // closeBooks closes the journal and the log of lines that were sent, and says what is left on the disk for the next processor.
 func (p *processor) closeBooks() {
 	if err := p.sent.Close(); err != nil {
 		p.log.Error("usage log was not closed", "err", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lastTelemetry)
+	defer cancel()
+	if err := p.books.telemetry.Close(ctx); err != nil {
+		p.log.Warn("the last telemetry was not sent", "err", err)
 	}
 	open, unshipped := p.books.journal.Open(), int64(0)
 	for _, l := range p.books.shipper.Logs() {

@@ -10,6 +10,7 @@ import (
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/mesh"
+	"github.com/weir-proxy/weir/internal/telemetry"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -30,7 +31,8 @@ type RenderOptions struct {
 // Render makes what the control plane of a mesh is told, as YAML.
 func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 	g := gateway(cfg)
-	g.AccessLog = envoy.AccessLogGRPC // a mesh's Envoy shares no disk for logs with a processor that would know of it
+	g.Tracing = envoy.Tracing{Lines: telemetry.SignalsOf(cfg.Telemetry, nil).Traces} // the mesh makes the spans of its Envoys
+	g.AccessLog = envoy.AccessLogGRPC                                                // a mesh's Envoy shares no disk for logs with a processor that would know of it
 	way := envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, TLS: processorTLS(cfg)}
 	var channels []envoy.Channel
 	for _, c := range o.Channels {

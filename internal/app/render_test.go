@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -63,6 +64,38 @@ func TestEnvoyGatewayManifestsAreWhatRenderMakes(t *testing.T) {
 	}
 	if diff := cmp.Diff(bootstrap(t, shipped), bootstrap(t, made)); diff != "" {
 		t.Errorf("proxy.yaml has another bootstrap than weir render envoy-gateway bootstrap prints (-got +want):\n%s", diff)
+	}
+}
+
+// A mesh's Envoys are told of mutual TLS to the processor, and to say where an exchange stands in a trace; their spans are the mesh's.
+func TestWhatIsRenderedHasMutualTLSAndTraces(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://shell.of.the.operator:4317")
+	cfg := config.Default().Complete()
+	cfg.Envoy.Processor = "weir.internal:10005"
+	o := app.RenderOptions{Mesh: "istio", Name: "weir", Route: "weir", Namespace: "apps", Place: "gateway", Labels: map[string]string{"a": "b"}, What: []string{"bootstrap", "filters"}}
+	words := []string{"processor.crt", "weir.internal", "UpstreamTlsContext", "REQ(TRACEPARENT)"}
+	render := func() map[string]bool {
+		b, err := app.Render(cfg, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := map[string]bool{"OpenTelemetryConfig": strings.Contains(string(b), "OpenTelemetryConfig")}
+		for _, w := range words {
+			has[w] = strings.Contains(string(b), w)
+		}
+		return has
+	}
+	if diff := cmp.Diff(render(), map[string]bool{
+		"processor.crt": false, "weir.internal": true, "UpstreamTlsContext": false, "REQ(TRACEPARENT)": false, "OpenTelemetryConfig": false,
+	}); diff != "" {
+		t.Errorf("without either (got -, want +):\n%s", diff)
+	}
+	cfg.Envoy.ProcessorTLS = config.ProcessorTLS{CA: "/etc/weir/ca.crt", Cert: "/etc/weir/processor.crt", Key: "/etc/weir/envoy.key"}
+	cfg.Telemetry.Endpoint = "http://collector:4317"
+	if diff := cmp.Diff(render(), map[string]bool{
+		"processor.crt": true, "weir.internal": true, "UpstreamTlsContext": true, "REQ(TRACEPARENT)": true, "OpenTelemetryConfig": false,
+	}); diff != "" {
+		t.Errorf("with both (got -, want +):\n%s", diff)
 	}
 }
 

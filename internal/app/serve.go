@@ -25,6 +25,7 @@ import (
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/loader"
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/internal/telemetry"
 	"github.com/weir-proxy/weir/internal/version"
 	"github.com/weir-proxy/weir/policy"
 	"github.com/weir-proxy/weir/policy/budget"
@@ -117,6 +118,11 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		FirstByte:       cfg.Timeouts.FirstByte,
 		FirstByteStream: cfg.Timeouts.FirstByteStream,
 	})
+	if p.books.telemetry, err = telemetry.Open(ctx, telemetry.Options{
+		Config: cfg.Telemetry, Getenv: os.Getenv, Version: version.String(), Logger: log, Registerer: p.registry,
+	}); err != nil {
+		return nil, hinted{err, "see telemetry in weir.yaml, and the variables OTEL_…"}
+	}
 	if p.tls.gateway, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
 		return nil, err
 	}
@@ -125,6 +131,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	}
 	told := gateway(cfg)
 	told.Edge.Certificate = p.tls.gateway.now
+	told.Tracing = tracing(cfg.Telemetry)
 	p.xds = envoy.NewServer(told, log)
 	p.xds.OnConnect(p.envoyConnects)
 	p.countSenders()
@@ -140,10 +147,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 		LogFile:      filepath.Join(cfg.Envoy.LogDir, usage.ActiveLog),
 		CAFile:       cfg.Envoy.CAFile,
 		MaxBodyBytes: int(cfg.Gateway.MaxBodyBytes),
-		Connect:      cfg.Timeouts.Connect,
-		FirstByte:    cfg.Timeouts.FirstByte,
-		Idle:         cfg.Timeouts.Idle,
-		Total:        cfg.Timeouts.Total,
+		Timeouts:     envoy.Timeouts{Connect: cfg.Timeouts.Connect, FirstByte: cfg.Timeouts.FirstByte, Idle: cfg.Timeouts.Idle, Total: cfg.Timeouts.Total},
 		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
 		TrustedHops:  cfg.Gateway.TrustedHops,
@@ -152,6 +156,14 @@ func gateway(cfg config.Config) envoy.Gateway {
 
 		Edge: envoy.Edge{ProxyProtocol: cfg.Gateway.ProxyProtocol},
 	}
+}
+
+// tracing is what Envoy has to do for traces.
+func tracing(c config.Telemetry) envoy.Tracing {
+	if !telemetry.SignalsOf(c, os.Getenv).Traces {
+		return envoy.Tracing{}
+	}
+	return envoy.Tracing{Lines: true, Service: c.Service + "-envoy", Ratio: c.SampleRatio, Distrust: !c.TrustClients}
 }
 
 // run starts every part and waits for all of them. The first that fails ends the others.

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/store"
+	"github.com/weir-proxy/weir/internal/telemetry"
 	"github.com/weir-proxy/weir/policy"
 )
 
@@ -58,6 +59,7 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	for _, ch := range c.Channels {
 		channels = append(channels, envoyChannel(ch))
 	}
+	p.books.telemetry.SetChannels(toldChannels(channels))
 	if err := p.xds.Set(ctx, channels); err != nil {
 		p.log.Error("a channel cannot be used", "err", err) // the others are published all the same
 	}
@@ -81,6 +83,15 @@ func (p *processor) apply(ctx context.Context, c store.Configuration) error {
 	p.log.Info("configuration in force", "revision", c.Revision, "tenants", len(c.Tenants), "keys", p.state.keys.Len(), "channels", len(c.Channels),
 		"attachments", len(c.Attachments), "price_version", c.Prices.ID)
 	return nil
+}
+
+// toldChannels are channels as telemetry tells of them.
+func toldChannels(channels []envoy.Channel) []telemetry.Channel {
+	var out []telemetry.Channel
+	for _, c := range channels {
+		out = append(out, telemetry.Channel{ID: c.ID, Name: c.Name, Dialect: string(c.Dialect), BaseURL: c.BaseURL})
+	}
+	return out
 }
 
 func snapshotData(c store.Configuration, keys *policy.Keyring) policy.SnapshotData {

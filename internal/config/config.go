@@ -33,11 +33,17 @@ type Config struct {
 	Plugins   Plugins    `yaml:"plugins"`
 	Limits    Limits     `yaml:"limits"`
 	Database  Database   `yaml:"database"`
+	Telemetry Telemetry  `yaml:"telemetry"`
 
-	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. No key of the file sets it; only weir dev does.
-	Dev bool `yaml:"-"`
+	Conditions `yaml:"-"`
+}
+
+// Conditions are what no key of the file sets.
+type Conditions struct {
+	// Dev allows what is convenient and unsafe, such as the key sk-weir-dev. Only weir dev sets it.
+	Dev bool
 	// Clock tells the time of day; nil means time.Now. Tests of what a clock that is set does to the books give another.
-	Clock func() time.Time `yaml:"-" json:"-"`
+	Clock func() time.Time `json:"-"`
 }
 
 // Gateway is where clients connect.
@@ -226,6 +232,29 @@ type Database struct {
 	MaxStale time.Duration `yaml:"max_stale"` // how long to decide without it by what it said last
 }
 
+// Protocol is how telemetry is sent. Its values are those of OTEL_EXPORTER_OTLP_PROTOCOL.
+type Protocol string
+
+// The values of telemetry.protocol besides the empty one, which means what OTEL_EXPORTER_OTLP_PROTOCOL says, or gRPC.
+const (
+	OTLPGRPC Protocol = "grpc"
+	OTLPHTTP Protocol = "http/protobuf"
+)
+
+// Telemetry says where what models do is told by OTLP. What is empty is as the standard variables OTEL_… say.
+type Telemetry struct {
+	Endpoint string   `yaml:"endpoint"` // URL of a collector; empty, and not in the environment either: nothing is sent or traced
+	Protocol Protocol `yaml:"protocol"`
+	Headers  Secret   `yaml:"headers"` // of each message, as name=value,name=value; may be empty
+	Service  string   `yaml:"service"` // service.name of the processor; Envoy's has "-envoy" behind it
+
+	Metrics         bool          `yaml:"metrics"`
+	MetricsInterval time.Duration `yaml:"metrics_interval"` // between two messages with measurements
+	Traces          bool          `yaml:"traces"`
+	SampleRatio     float64       `yaml:"sample_ratio"`  // of the exchanges whose client has no trace, from 0 to 1
+	TrustClients    bool          `yaml:"trust_clients"` // to go on with the traces that clients begin
+}
+
 // Default returns the configuration that an empty file stands for. Its secrets are references that nothing has resolved yet.
 func Default() Config {
 	return Config{
@@ -251,6 +280,9 @@ func Default() Config {
 		Plugins:  Plugins{Limits: PluginLimits{Fuel: 20_000_000, MemoryBytes: 32 << 20, Time: 250 * time.Millisecond}},
 		Limits:   Limits{CutOff: GoOn, Unpriced: AllowUnpriced, Budgets: Budgets{OutageStatus: 503}},
 		Database: Database{URL: "${DATABASE_URL}", MaxConns: 8, MaxStale: 24 * time.Hour},
+		Telemetry: Telemetry{
+			Service: "weir", Metrics: true, MetricsInterval: time.Minute, Traces: true, SampleRatio: 1, TrustClients: true,
+		},
 	}
 }
 

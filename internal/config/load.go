@@ -82,6 +82,7 @@ func (c Config) resolveSecrets() (Config, error) {
 		{"admin.token", &c.Admin.Token},
 		{"limits.budgets.webhook", &c.Limits.Budgets.Webhook},
 		{"limits.budgets.webhook_token", &c.Limits.Budgets.WebhookToken},
+		{"telemetry.headers", &c.Telemetry.Headers},
 	} {
 		got, err := s.value.resolve()
 		if err != nil {
@@ -229,6 +230,10 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		d.complain(n, key, oneOf(text, p, GoOn, Refuse))
 	case *Unpriced:
 		d.complain(n, key, oneOf(text, p, AllowUnpriced, RefuseUnpriced))
+	case *Protocol:
+		if text != "" || !isText {
+			d.complain(n, key, oneOf(text, p, OTLPGRPC, OTLPHTTP))
+		}
 	case *Secret:
 		d.secret(n, key, text, p)
 	case *string:
@@ -252,6 +257,8 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		*p = b.Value
 	case *int, *int64:
 		d.number(n, key, into)
+	case *float64:
+		d.share(n, key, p)
 	default:
 		panic(fmt.Sprintf("config: no decoder for %s of type %T", key, p))
 	}
@@ -270,6 +277,25 @@ func (d *decoder) number(n ast.Node, key string, into reflect.Value) {
 		return
 	}
 	into.SetInt(v)
+}
+
+// share decodes a number from 0 to 1.
+func (d *decoder) share(n ast.Node, key string, into *float64) {
+	var v float64
+	switch n := n.(type) {
+	case *ast.FloatNode:
+		v = n.Value
+	case *ast.IntegerNode:
+		i, _ := integer(n)
+		v = float64(i)
+	default:
+		v = -1
+	}
+	if !(v >= 0 && v <= 1) {
+		d.at(n, key, "must be a number from 0 to 1")
+		return
+	}
+	*into = v
 }
 
 // list decodes a list of texts.
@@ -298,7 +324,7 @@ func (d *decoder) secret(n ast.Node, key, text string, into *Secret) {
 	switch {
 	case s.variable() != "":
 		*into = s
-	case strings.HasPrefix(key, "limits.budgets.") && (text == "" || key == "limits.budgets.webhook" && isWebhook(text)):
+	case text == "" && optional(key), key == "limits.budgets.webhook" && isWebhook(text):
 		*into = s
 	case key == "database.url" && isPostgres(text) && !holdsPassword(text):
 		*into = s
@@ -307,11 +333,17 @@ func (d *decoder) secret(n ast.Node, key, text string, into *Secret) {
 	}
 }
 
+// optional reports whether a secret may be empty.
+func optional(key string) bool {
+	return strings.HasPrefix(key, "limits.budgets.") || key == "telemetry.headers"
+}
+
 func defaultOf(key string) string {
 	c := Default()
 	return map[string]Secret{
 		"database.url": c.Database.URL, "secret_key": c.SecretKey, "admin.token": c.Admin.Token,
 		"limits.budgets.webhook": "${WEIR_WEBHOOK}", "limits.budgets.webhook_token": "${WEIR_WEBHOOK_TOKEN}",
+		"telemetry.headers": "${OTEL_EXPORTER_OTLP_HEADERS}",
 	}[key].Reveal()
 }
 

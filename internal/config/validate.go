@@ -59,6 +59,7 @@ const (
 	maxHops      = 16
 	minStale     = 10 * time.Second
 	minAudit     = 24 * time.Hour
+	minMetrics   = time.Second
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
 	maxDrain        = time.Hour
@@ -131,6 +132,7 @@ func (c Config) Validate() error {
 	v.limits(c.Limits)
 	v.within("database.max_conns", int64(c.Database.MaxConns), 2, maxConns)
 	v.ages(c)
+	v.telemetry(c.Telemetry)
 	return v.err()
 }
 
@@ -157,6 +159,16 @@ func (v *validator) mutualTLS(c Config) {
 	}
 	if e.Name != "" && e.CA == "" {
 		v.add("envoy.processor_tls.name", "needs envoy.processor_tls.ca, which the certificate with that name is verified by")
+	}
+}
+
+func (v *validator) telemetry(t Telemetry) {
+	if t.Endpoint != "" && !isWebhook(t.Endpoint) {
+		v.add("telemetry.endpoint", "must be a URL that begins with https:// or http://, without a user")
+	}
+	v.require("telemetry.service", t.Service)
+	if t.MetricsInterval < minMetrics {
+		v.add("telemetry.metrics_interval", "must be at least %s, not %s", minMetrics, t.MetricsInterval)
 	}
 }
 
@@ -199,6 +211,9 @@ func (c Config) ValidateSecrets() error {
 	}
 	if c.Limits.Budgets.WebhookToken != "" {
 		v.secret("limits.budgets.webhook_token", c.Limits.Budgets.WebhookToken)
+	}
+	if c.Telemetry.Headers != "" {
+		v.secret("telemetry.headers", c.Telemetry.Headers)
 	}
 	return v.err()
 }

@@ -22,7 +22,7 @@ import (
 func gateway() envoy.Gateway {
 	return envoy.Gateway{
 		Listen: "127.0.0.1:10000", AccessLog: envoy.AccessLogGRPC, CAFile: "/etc/ssl/certs/ca-certificates.crt", MaxBodyBytes: 32 << 20,
-		Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour, LogInterval: time.Minute,
+		Timeouts: envoy.Timeouts{Connect: 5 * time.Second, FirstByte: 10 * time.Minute, Idle: 15 * time.Minute, Total: time.Hour}, LogInterval: time.Minute,
 	}
 }
 

@@ -139,7 +139,7 @@ func startBoth(t *testing.T, w *world, file string, channels []store.Channel, ur
 	}
 	g := envoy.Gateway{
 		Listen: freeAddress(t), LogFile: file, CAFile: "/dev/null", MaxBodyBytes: 1 << 20, ForwardFake: true,
-		Connect: time.Second, FirstByte: 10 * time.Second, Idle: time.Minute, Total: time.Minute,
+		Timeouts: envoy.Timeouts{Connect: time.Second, FirstByte: 10 * time.Second, Idle: time.Minute, Total: time.Minute},
 	}
 	written, err := envoy.Resources(g, list)
 	if err != nil {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -87,8 +88,15 @@ func TestDashboardAndAlertsNameWhatIsExported(t *testing.T) {
 	}
 	w.Row(a.exchange)
 	w.post(t, "/v1/chat/completions", hello, "authorization", "Bearer sk-nobody")
+	w.post(t, "/v1/chat/completions", helloStream)
 
-	ours := scrape(t, w.AdminURL+"/metrics")
+	var ours string
+	w.Eventually("the exchanges are measured", func() error {
+		if ours = scrape(t, w.AdminURL+"/metrics"); !strings.Contains(ours, "gen_ai_server_time_per_output_token_seconds_count") {
+			return errors.New("no stream is")
+		}
+		return nil
+	})
 	names := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*)|[{,]([a-zA-Z_][a-zA-Z0-9_]*)=`).
 		FindAllStringSubmatch(ours+scrape(t, "http://"+w.EnvoyAdmin+"/stats/prometheus"), -1) {
@@ -111,12 +119,12 @@ var update = flag.Bool("update", false, "rewrite the table in docs/metrics.md")
 func documented(t *testing.T, exported string) {
 	t.Helper()
 	var rows []string
-	for _, m := range regexp.MustCompile(`(?m)^# HELP (weir_\w+) (.*)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(exported, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^# HELP ((?:weir|gen_ai)_\w+) (.*)\n# TYPE \w+ (\w+)$`).FindAllStringSubmatch(exported, -1) {
 		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |", m[1], m[3], strings.ReplaceAll(m[2], "|", `\|`)))
 	}
 	text := readFile(t, "docs/metrics.md")
-	head, _, found := strings.Cut(text, "| `weir_")
-	if want := head + strings.Join(rows, "\n") + "\n"; !found || text != want {
+	head, _, found := strings.Cut(text, "\n| `gen_ai_")
+	if want := head + "\n" + strings.Join(rows, "\n") + "\n"; !found || text != want {
 		if *update {
 			if err := os.WriteFile(filepath.Join(repo.Root(t), "docs", "metrics.md"), []byte(want), 0o644); err != nil {
 				t.Fatal(err)

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -230,7 +231,13 @@ func TestOneChangeAmongFiftyThousandBudgetsAndLimitsReadsOne(t *testing.T) {
 			Terms: func(c TermsChange) error { terms <- c; return nil }, Seen: func(l Look) { looks <- l },
 		})
 	}()
-	t.Cleanup(func() { cancel(); _ = <-done; pool.Close() })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		pool.Close()
+	})
 	if all := next(t, terms); len(all.Budgets.Budgets) != many || len(all.Limits.Limits) != many || !all.Budgets.All {
 		t.Fatalf("at the start %d budgets and %d limits", len(all.Budgets.Budgets), len(all.Limits.Limits))
 	}

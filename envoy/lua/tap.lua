@@ -133,8 +133,10 @@ local function strip(handle)
             local _, value, before = usage(line)
             if value then whole = keep(handle, line, value, before, whole) end
             out[#out + 1] = line
-          elseif blank and (line == "\n" or line == "\r\n" or line == "\r") then
-            blank = line == "\r"
+          elseif blank and line == "\r" then
+            held = line -- until it is known whether its line feed follows
+          elseif blank and (line == "\n" or line == "\r\n") then
+            blank = false
           elseif not e and #line < HOLD and may_be(line) then
             blank = false
             held = line

@@ -129,19 +129,23 @@ func (s *scanner) strip(pieces []string) string {
 	return out.String()
 }
 
-var afterKey = regexp.MustCompile(`^[ \t-\r]*:[ \t-\r]*\{`)
+var (
+	anObject  = regexp.MustCompile(`^[ \t-\r]*:[ \t-\r]*\{`)
+	emptyList = regexp.MustCompile(`^[ \t-\r]*:[ \t-\r]*\[[ \t-\r]*\]`)
+	isEvent   = regexp.MustCompile(`^data: ?\{`)
+)
 
-// objects returns where usage objects begin. A quote that ends a key begins no other.
-func objects(b string) []int {
+// behind returns where what stands behind a key ends. A quote that ends a key begins no other.
+func behind(b, key string, what *regexp.Regexp) []int {
 	var out []int
 	for from := 0; ; {
-		i := strings.Index(b[from:], `"usage"`)
+		i := strings.Index(b[from:], key)
 		if i < 0 {
 			return out
 		}
-		from += i + len(`"usage"`)
-		if m := afterKey.FindStringIndex(b[from:]); m != nil {
-			out = append(out, from+m[1]-1)
+		from += i + len(key)
+		if m := what.FindStringIndex(b[from:]); m != nil {
+			out = append(out, from+m[1])
 		}
 	}
 }
@@ -149,9 +153,10 @@ func objects(b string) []int {
 // modelLast is what scan_last must return, written down as it would be of a whole response.
 func modelLast(all string) string {
 	whole, part := "", ""
-	begins := append(objects(all), len(all))
+	begins := append(behind(all, `"usage"`, anObject), len(all)+1)
 	for i, begin := range begins[:len(begins)-1] {
-		limit := begins[i+1] // another object begins: this one is of no interest any more
+		begin--                  // the brace
+		limit := begins[i+1] - 1 // another object begins: this one is of no interest any more
 		switch n := objectLength(all[begin:limit]); {
 		case n > 0 && n <= keep:
 			whole, part = all[begin:begin+n], ""
@@ -186,11 +191,6 @@ func objectLength(b string) int {
 	return 0
 }
 
-var (
-	empty   = regexp.MustCompile(`"choices"[ \t-\r]*:[ \t-\r]*\[[ \t-\r]*\]`)
-	isEvent = regexp.MustCompile(`^data: ?\{`)
-)
-
 // modelStrip is what must go on of a whole stream.
 func modelStrip(all string) string {
 	var out strings.Builder
@@ -201,7 +201,7 @@ func modelStrip(all string) string {
 			continue
 		}
 		blank = len(line) <= hold && isEvent.MatchString(line) && !strings.Contains(line, `"choices":[{`) &&
-			len(objects(line)) > 0 && empty.MatchString(line)
+			len(behind(line, `"usage"`, anObject)) > 0 && len(behind(line, `"choices"`, emptyList)) > 0
 		if !blank {
 			out.WriteString(line)
 		}

@@ -178,8 +178,11 @@ size_t strip_lines(struct strip *s, uint8_t *b, size_t n, bool end) {
     if (s->middle) {
       s->middle = !whole;
       out += move(b + out, line, size);
+    } else if (s->blank && empty && !whole && !end) {
+      s->held = move(b + out, line, size); // a carriage return, until it is known whether its line feed follows
+      break;
     } else if (s->blank && empty) {
-      s->blank = !whole; // a carriage return waits for its line feed
+      s->blank = false;
     } else if (!whole && !end && size < HOLD && may_be(line, size, seen)) {
       s->blank = false;
       s->held = move(b + out, line, size);

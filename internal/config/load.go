@@ -213,13 +213,7 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 		}
 		*p = v
 	case *slog.Level:
-		levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-		v, known := levels[text]
-		if !known {
-			d.at(n, key, "must be debug, info, warn or error")
-			return
-		}
-		*p = v
+		d.level(n, key, text, p)
 	case *Durability:
 		d.complain(n, key, oneOf(text, p, Async, Fsync))
 	case *AccessLog:
@@ -262,6 +256,16 @@ func (d *decoder) value(n ast.Node, key string, into reflect.Value) {
 	default:
 		panic(fmt.Sprintf("config: no decoder for %s of type %T", key, p))
 	}
+}
+
+func (d *decoder) level(n ast.Node, key, text string, into *slog.Level) {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	v, known := levels[text]
+	if !known {
+		d.at(n, key, "must be debug, info, warn or error")
+		return
+	}
+	*into = v
 }
 
 // number decodes a whole number.

@@ -34,6 +34,7 @@ type Gateway struct {
 	LogInterval time.Duration // between the lines that say that a long exchange still lives
 	TrustedHops int           // proxies before Envoy whose x-forwarded-for is believed
 	ForwardFake bool          // let x-fake-* headers, which steer the built-in fake provider, through to the channels
+	Stamped     bool          // tell the processor when each request was received, see ReceivedHeader
 
 	// PolicyHeaders are headers of requests and responses that the processor sees besides [ForwardedHeaders], in lower case: for policies that
 	// judge by them.

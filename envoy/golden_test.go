@@ -79,6 +79,7 @@ func goldenGateway(name string) Gateway {
 	case "traced":
 		g.Tracing = Tracing{Lines: true, Service: "weir-envoy", Ratio: 0.25, Distrust: true}
 	case "edge":
+		g.Stamped = true
 		g.Edge = Edge{Certificate: Certificate{Chain: []byte(goldenChain), Key: []byte(goldenKey)}, ProxyProtocol: true}
 	}
 	return g
@@ -232,7 +233,7 @@ func staticYAML(t *testing.T, g Gateway, channels []Channel) []byte {
 	t.Helper()
 	o := BootstrapOptions{Socket: "weir.sock", Admin: "127.0.0.1:10002"}
 	if g.Edge.ProxyProtocol {
-		o.Limits = Limits{Connections: 1000, HeapBytes: 1 << 30}
+		o.Limits = Limits{Connections: 1000, HeapBytes: 1 << 30, SharePath: "weir.sock.shed"}
 	}
 	if g.AccessLog == AccessLogGRPC {
 		o = BootstrapOptions{Processor: "weir.internal:10005", Admin: o.Admin, Node: "far", AccessLog: g.AccessLog}

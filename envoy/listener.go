@@ -54,18 +54,30 @@ func ForwardedHeaders() []string {
 	}
 }
 
+// ReceivedHeader is where the processor is told when a request was received, in microseconds since 1970, by the clock of Envoy's machine.
+const ReceivedHeader = "x-weir-received"
+
 // externalAddress is where Envoy writes the address of the client: the one that it saw connect, or that the first of the trusted proxies saw. It does so for every request,
 // since no address is an internal one (see InternalAddressConfig below), and what a client writes there is removed before.
 const externalAddress = "x-envoy-external-address"
 
-func listener(g Gateway) (*listenerv3.Listener, error) {
-	host, port, err := net.SplitHostPort(g.Listen)
+// address takes the address that clients connect to apart.
+func (g Gateway) address() (host string, port uint32, err error) {
+	host, text, err := net.SplitHostPort(g.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen address: %w", err)
+		return "", 0, fmt.Errorf("listen address: %w", err)
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
+	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return nil, fmt.Errorf("listen address: port %q", port)
+		return "", 0, fmt.Errorf("listen address: port %q", text)
+	}
+	return host, uint32(n), nil
+}
+
+func listener(g Gateway) (*listenerv3.Listener, error) {
+	host, port, err := g.address()
+	if err != nil {
+		return nil, err
 	}
 	manager, err := connectionManager(g)
 	if err != nil {
@@ -86,7 +98,7 @@ func listener(g Gateway) (*listenerv3.Listener, error) {
 	return &listenerv3.Listener{
 		Name: ListenerName,
 		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 		}}},
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
 		ListenerFilters:               before,
@@ -198,6 +210,11 @@ func hygiene(g Gateway) ([]*corev3.TypedExtensionConfig, error) {
 	for _, n := range names {
 		list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: n}})
 	}
+	if g.Stamped {
+		list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+			Append: header(ReceivedHeader, "%START_TIME(%s%6f)%"),
+		}})
+	}
 	packed, err := anypb.New(&earlyv3.HeaderMutation{Mutations: list})
 	return []*corev3.TypedExtensionConfig{{Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed}}, err
 }
@@ -219,8 +236,12 @@ func gatewayFilters(g Gateway) ([]*hcmv3.HttpFilter, error) {
 
 // decide sends headers, then the whole body, to the processor and waits for its word. Responses are none of its business.
 func decide(g Gateway) *extprocv3.ExternalProcessor {
+	seen := append(ForwardedHeaders(), g.PolicyHeaders...)
+	if g.Stamped {
+		seen = append(seen, ReceivedHeader)
+	}
 	var patterns []*matcherv3.StringMatcher
-	for _, h := range append(ForwardedHeaders(), g.PolicyHeaders...) {
+	for _, h := range seen {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: h}})
 	}
 	return &extprocv3.ExternalProcessor{

@@ -5,6 +5,7 @@ package envoy
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -26,6 +27,7 @@ var localReplies = []struct {
 	when   string        // a CEL expression over the response
 	denial policy.Denial // its status is set where it is another than Envoy's own
 }{
+	{`response.code == 503 && response.code_details.contains("overload")`, *policy.Overloaded()}, // first: it has to be cheap
 	{`(response.code == 503 || response.code == 504) && response.code_details.contains("ext_proc")`, policy.Denial{ // 504: it is late
 		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "processor_unavailable", Message: "The gateway cannot decide on requests at the moment. Try again.",
 	}},
@@ -34,9 +36,6 @@ var localReplies = []struct {
 	}},
 	{`response.code == 503 && response.code_details.startsWith("upstream_reset")`, policy.Denial{
 		Type: "server_error", Code: "upstream_unavailable", Message: "The provider could not be reached or closed the connection. Try again.",
-	}},
-	{`response.code == 503 && response.code_details.contains("overload")`, policy.Denial{
-		Type: "server_error", Code: "overloaded", Message: "The gateway is overloaded. Try again later.",
 	}},
 	{`response.code == 504`, policy.Denial{
 		Type: "server_error", Code: "upstream_timeout", Message: "The provider did not answer in time.",
@@ -58,6 +57,10 @@ var localReplies = []struct {
 	}},
 }
 
+// unseenID is the id of an exchange that no filter has seen which could give it one: a UUID of version 7 in form, made of the time when the request began, down to the
+// microsecond. Nothing else is known of such an exchange. Envoy's own ids are of version 4.
+const unseenID = "%START_TIME(00%y%m%d-%H%M-70%S-8%3f-000%9f)%"
+
 // localReplyConfig leaves the processor's answers alone and gives Envoy's own the shape of an OpenAI error.
 func localReplyConfig() (*hcmv3.LocalReplyConfig, error) {
 	ours, err := mapper(fmt.Sprintf(`response.code_details.startsWith(%q)`, ourDetails), "")
@@ -69,6 +72,12 @@ func localReplyConfig() (*hcmv3.LocalReplyConfig, error) {
 		m, err := mapper(r.when, string(r.denial.Body()))
 		if err != nil {
 			return nil, err
+		}
+		if r.denial.RetryAfter > 0 {
+			m.HeadersToAdd = []*corev3.HeaderValueOption{
+				header("retry-after", strconv.Itoa(int(r.denial.RetryAfter.Seconds()))),
+				header("x-weir-exchange-id", unseenID),
+			}
 		}
 		if r.denial.Status != 0 {
 			m.StatusCode = wrapperspb.UInt32(uint32(r.denial.Status)) //nolint:gosec // a constant of three digits

@@ -3,6 +3,8 @@
 package envoy
 
 import (
+	"slices"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	groupv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/router/cluster_specifiers/priority_group/v3"
@@ -75,13 +77,20 @@ func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
 				Action: &routev3.Route_Route{Route: action},
 			}},
 		}},
-		RequestHeadersToRemove:  requestHeadersRemoved,
+		RequestHeadersToRemove:  removed(g),
 		ResponseHeadersToRemove: responseHeadersRemoved,
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{
 			header("accept-encoding", "identity"),      // the tap reads plain text
 			header("content-type", "application/json"), // the processor has read it as such: so must the provider
 		},
 	}, nil
+}
+
+func removed(g Gateway) []string {
+	if !g.Stamped {
+		return requestHeadersRemoved
+	}
+	return append(slices.Clone(requestHeadersRemoved), ReceivedHeader)
 }
 
 func header(name, value string) *corev3.HeaderValueOption {

@@ -20,6 +20,7 @@ type metrics struct {
 	body          prometheus.Observer
 	response      prometheus.Observer
 	other         prometheus.Observer
+	wait          prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -53,6 +54,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		body:     steps.WithLabelValues("body"),
 		response: steps.WithLabelValues("response"),
 		other:    steps.WithLabelValues("other"),
+		wait: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "weir_decision_wait_seconds",
+			Help:    "Time from when an Envoy of this machine received a request until its decision began: what processor.wait bounds.",
+			Buckets: prometheus.ExponentialBuckets(250e-6, 2, 12),
+		}),
 	}
 }
 

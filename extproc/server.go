@@ -13,6 +13,7 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	"github.com/weir-proxy/weir/policy"
 )
@@ -26,6 +27,9 @@ type Options struct {
 
 	// TrustedHops is how many proxies stand before Envoy whose x-forwarded-for is believed; zero: clients connect to Envoy themselves.
 	TrustedHops int
+
+	// Shedder refuses requests of Envoys on this machine that waited too long. Nil refuses none.
+	Shedder *Shedder
 
 	// Admitted is told of every admission, with the size of the client's body, before Envoy is. With an error the request is refused as
 	// unavailable. It is called by many goroutines at once, and every request waits for it. Nil admits all.
@@ -41,6 +45,7 @@ type Server struct {
 	metrics  *metrics
 	clock    func() time.Time
 	admitted func(*policy.Admission, int) error
+	shedder  *Shedder
 
 	trustedHops int
 }
@@ -50,7 +55,7 @@ var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
 // New returns a server, to be registered with extprocv3.RegisterExternalProcessorServer. It panics if a metric of its names is
 // registered already.
 func New(o Options) *Server {
-	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted, trustedHops: o.TrustedHops}
+	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted, trustedHops: o.TrustedHops, shedder: o.Shedder}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -59,6 +64,9 @@ func New(o Options) *Server {
 	}
 	if s.admitted == nil {
 		s.admitted = func(*policy.Admission, int) error { return nil }
+	}
+	if s.shedder != nil {
+		s.shedder.Begin(s.clock())
 	}
 	return s
 }
@@ -84,7 +92,7 @@ func ServerOptions(maxBodyBytes int64) []grpc.ServerOption {
 func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	x := session{server: s}
+	x := session{server: s, near: s.shedder != nil && near(stream.Context())}
 	defer s.closed(stream.Context(), &x)
 	for {
 		m, err := stream.Recv()
@@ -104,6 +112,12 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error
 			return nil
 		}
 	}
+}
+
+// near says whether a stream comes from this machine, and so from an Envoy whose clock is ours.
+func near(ctx context.Context) bool {
+	from, ok := peer.FromContext(ctx)
+	return ok && from.Addr.Network() != "tcp"
 }
 
 // closed ends a session; a panic on the way is as one in a step.

@@ -4,6 +4,7 @@ package extproc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -21,6 +22,7 @@ import (
 type session struct {
 	server   *Server
 	exchange *policy.Exchange // nil until the headers have come
+	near     bool             // Envoy's clock is ours, and the shedder is to be asked
 	waiting  bool             // for the body
 	watch    *watch           // nil unless the response comes here too
 	buffered bool             // Envoy has said that it collects the body and sends it in one message
@@ -62,6 +64,9 @@ func (x *session) step(m *extprocv3.ProcessingRequest) (answer *extprocv3.Proces
 
 // begin decides by the headers, if that is possible.
 func (x *session) begin(h *extprocv3.HttpHeaders, c *extprocv3.ProtocolConfiguration) (answer *extprocv3.ProcessingResponse, done bool) {
+	if x.near && x.late(h) {
+		return x.refuse(policy.Overloaded()), true
+	}
 	exchange, reply, denial := x.server.engine.Begin(head(h, x.server.trustedHops))
 	x.exchange = exchange
 	switch {
@@ -181,7 +186,7 @@ func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
 			to = &out.ContentEncoding
 		case "content-length":
 			to = &out.ContentLength
-		case "content-type", "transfer-encoding":
+		case "content-type", "transfer-encoding", ReceivedHeader:
 			continue
 		default:
 			out.Headers = append(out.Headers, policy.Header{Name: v.GetKey(), Value: value(v)})
@@ -196,6 +201,25 @@ func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
 		out.Address = clientAddress(forwarded, trusted)
 	}
 	return out
+}
+
+// late says whether a request has waited too long to be decided on.
+func (x *session) late(h *extprocv3.HttpHeaders) bool {
+	waited, known, refuse := x.server.shedder.Refuse(receivedAt(h), x.server.clock())
+	if known {
+		x.server.metrics.wait.Observe(waited.Seconds())
+	}
+	return refuse
+}
+
+// receivedAt returns when Envoy received a request, in its words.
+func receivedAt(h *extprocv3.HttpHeaders) string {
+	for _, v := range slices.Backward(h.GetHeaders().GetHeaders()) { // it was added last
+		if v.GetKey() == ReceivedHeader {
+			return value(v)
+		}
+	}
+	return ""
 }
 
 // value returns the value of a header, which Envoy sends in one of two fields, by its configuration.

@@ -29,6 +29,7 @@ const (
 	CodeRateLimit           = "rate_limit_exceeded"
 	CodePriceUnknown        = "price_unknown"
 	CodeUnavailable         = "unavailable"
+	CodeOverloaded          = "overloaded"
 	CodeInternal            = "internal_error"
 	CodePluginReply         = "plugin_reply" // a plugin has answered in its own words
 )
@@ -53,6 +54,14 @@ func Unavailable() *Denial {
 	return &Denial{
 		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeUnavailable, RetryAfter: 5 * time.Second,
 		Message: "The gateway cannot record usage at present and takes no new requests. Retry in a moment.",
+	}
+}
+
+// Overloaded returns the denial for a request that came when too many did.
+func Overloaded() *Denial {
+	return &Denial{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: CodeOverloaded, RetryAfter: time.Second,
+		Message: "The gateway is overloaded. Try again later.",
 	}
 }
 

@@ -38,7 +38,7 @@ func (p *processor) decide(ctx context.Context) error {
 	server := grpc.NewServer(append(extproc.ServerOptions(p.cfg.Gateway.MaxBodyBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastKeepalive, PermitWithoutStream: true}))...)
 	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{
-		Engine: p.engine, TrustedHops: p.cfg.Gateway.TrustedHops, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
+		Engine: p.engine, TrustedHops: p.cfg.Gateway.TrustedHops, Shedder: p.edge.shedder, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
 	}))
 	envoy.NewLogServer(envoy.LogServerOptions{Append: p.sent.Append, Logger: p.log, Registerer: p.registry}).Register(server)
 	p.books.telemetry.Register(server)
@@ -80,5 +80,5 @@ func (p *processor) listen(ctx context.Context) ([]net.Listener, error) {
 		_ = local.Close()
 		return nil, err
 	}
-	return []net.Listener{local, p.tls.envoys.over(remote)}, nil
+	return []net.Listener{local, p.edge.tls.envoys.over(remote)}, nil
 }

@@ -90,6 +90,9 @@ func address(port, offset int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port+offset))
 }
 
+// devWait is processor.wait of development gateways: a machine that people work on stands still at times for other reasons than its requests.
+const devWait = time.Second
+
 // devConfig is the configuration that the parts of a development gateway share.
 func devConfig(dir string, port int, dsn string) (config.Config, error) {
 	key, err := devSecretKey(dir)
@@ -108,6 +111,7 @@ func devConfig(dir string, port int, dsn string) (config.Config, error) {
 	cfg.Database.URL = config.Secret(dsn)
 	cfg.Processor.Socket = socketPath(dir)
 	cfg.Plugins.Headers = strings.FieldsFunc(strings.ToLower(os.Getenv("WEIR_DEV_PLUGIN_HEADERS")), func(r rune) bool { return r == ',' || r == ' ' })
+	cfg.Processor.Wait = devWait
 	cfg = cfg.Complete()
 	if err := cfg.Validate(); err != nil {
 		return config.Config{}, err

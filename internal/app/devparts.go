@@ -28,8 +28,11 @@ import (
 )
 
 // DevProcessorCommand is the first argument with which [Dev] runs this program as its processor; the state folder and the port
-// follow. It is not for people: the environment must hold DATABASE_URL.
+// follow. It is not for people: the environment must hold DATABASE_URL, and may hold DevWaitVariable.
 const DevProcessorCommand = "dev-processor"
+
+// DevWaitVariable is the environment variable with another processor.wait for a development gateway's processor.
+const DevWaitVariable = "WEIR_DEV_WAIT"
 
 // DevProcessor is the processor of a development gateway.
 func DevProcessor(ctx context.Context, dir, port string) error {
@@ -40,6 +43,11 @@ func DevProcessor(ctx context.Context, dir, port string) error {
 	cfg, err := devConfig(dir, n, os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return err
+	}
+	if text := os.Getenv(DevWaitVariable); text != "" {
+		if cfg.Processor.Wait, err = time.ParseDuration(text); err != nil {
+			return fmt.Errorf("%s: %w", DevWaitVariable, err)
+		}
 	}
 	return Serve(ctx, cfg, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
 }

@@ -4,8 +4,10 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -50,10 +52,17 @@ func envoyOptions(ctx context.Context, cfg config.Config, log *slog.Logger) (env
 	if err != nil {
 		return envoy.RunOptions{}, err
 	}
+	limits := envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes}
+	if cfg.Envoy.Processor == "" && cfg.Processor.Wait > 0 {
+		limits.SharePath = envoy.SharePath(cfg.Processor.Socket)
+		if err := begin(limits.SharePath); err != nil {
+			return envoy.RunOptions{}, err
+		}
+	}
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
 		Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, TLS: tls, Admin: cfg.Envoy.Admin, Node: cfg.Envoy.Node,
 		Instance: uuid.NewString(), AccessLog: envoy.AccessLog(cfg.Envoy.AccessLog),
-		Limits:    envoy.Limits{Connections: cfg.Envoy.MaxConnections, HeapBytes: cfg.Envoy.MaxHeapBytes},
+		Limits:    limits,
 		TapModule: module,
 	})
 	if err != nil {
@@ -85,6 +94,22 @@ func tapModule(ctx context.Context, cfg config.Config, binary string, log *slog.
 func processorTLS(cfg config.Config) envoy.ProcessorTLS {
 	t := cfg.Envoy.ProcessorTLS
 	return envoy.ProcessorTLS{CA: t.CA, Cert: t.Cert, Key: t.Key, Name: t.Name}
+}
+
+// begin makes the file of the share that Envoy refuses, unless the processor was first: Envoy watches its folder from its start on.
+func begin(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make file of the share to refuse: %w", err)
+	}
+	_, err = f.WriteString("0")
+	return errors.Join(err, f.Close())
 }
 
 // filesPerConnection is one for the client and one for the provider.

@@ -31,6 +31,8 @@ type RenderOptions struct {
 // Render makes what the control plane of a mesh is told, as YAML.
 func Render(cfg config.Config, o RenderOptions) ([]byte, error) {
 	g := gateway(cfg)
+	g.Stamped = false                                                                // who else may write headers there is not known
+	g.Edge = envoy.Edge{}                                                            // the mesh's
 	g.Tracing = envoy.Tracing{Lines: telemetry.SignalsOf(cfg.Telemetry, nil).Traces} // the mesh makes the spans of its Envoys
 	g.AccessLog = envoy.AccessLogGRPC                                                // a mesh's Envoy shares no disk for logs with a processor that would know of it
 	way := envoy.BootstrapOptions{Socket: cfg.Processor.Socket, Processor: cfg.Envoy.Processor, TLS: processorTLS(cfg)}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/extproc"
 	"github.com/weir-proxy/weir/internal/admin"
 	"github.com/weir-proxy/weir/internal/config"
 	"github.com/weir-proxy/weir/internal/loader"
@@ -45,10 +46,16 @@ type processor struct {
 	sent      *usage.Appender // the log of the lines that Envoys send
 	remote    atomic.Bool     // an Envoy has been here that sends its lines
 	plugins   *loader.Loader
-	tls       certificates
+	edge      edge
 	state     *state
 	books     books
 	life      *life
+}
+
+// edge is what clients meet before a decision.
+type edge struct {
+	tls     certificates
+	shedder *extproc.Shedder // nil if nothing is refused for how long it waited
 }
 
 // Serve runs the processor until ctx ends. Then it admits nothing any more, waits for the lines of what is in flight for as long as
@@ -123,14 +130,17 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	}); err != nil {
 		return nil, hinted{err, "see telemetry in weir.yaml, and the variables OTEL_…"}
 	}
-	if p.tls.gateway, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
+	if cfg.Processor.Wait > 0 {
+		p.edge.shedder = extproc.NewShedder(cfg.Processor.Wait)
+	}
+	if p.edge.tls.gateway, err = openCertificate(cfg.Gateway.TLS, p.registry, log); err != nil {
 		return nil, err
 	}
-	if p.tls.envoys, err = openPeers(cfg.Processor.TLS, p.registry, log); err != nil {
+	if p.edge.tls.envoys, err = openPeers(cfg.Processor.TLS, p.registry, log); err != nil {
 		return nil, err
 	}
 	told := gateway(cfg)
-	told.Edge.Certificate = p.tls.gateway.now
+	told.Edge.Certificate = p.edge.tls.gateway.now
 	told.Tracing = tracing(cfg.Telemetry)
 	p.xds = envoy.NewServer(told, log)
 	p.xds.OnConnect(p.envoyConnects)
@@ -151,6 +161,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 		LogInterval:  logInterval(cfg.Usage.Lease),
 		ForwardFake:  cfg.Dev,
 		TrustedHops:  cfg.Gateway.TrustedHops,
+		Stamped:      cfg.Processor.Wait > 0,
 
 		PolicyHeaders: append([]string{":authority"}, cfg.Plugins.Headers...), // every plugin that speaks proxy-wasm is shown it
 
@@ -172,12 +183,13 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.decide(ctx) })
 	group.Go(func() error { return p.administer(ctx) })
 	group.Go(func() error { return p.account(ctx) })
+	group.Go(func() error { p.shed(ctx); return nil })
 	group.Go(func() error { return p.spool.Run(ctx) })
 	group.Go(func() error { return p.plugins.Run(ctx) })
 	group.Go(func() error { return p.keepState(ctx) })
 	group.Go(func() error { return p.follow(ctx) })
-	group.Go(func() error { return p.tls.gateway.watch(ctx, p.xds.SetCertificate) })
-	group.Go(func() error { return p.tls.envoys.watch(ctx) })
+	group.Go(func() error { return p.edge.tls.gateway.watch(ctx, p.xds.SetCertificate) })
+	group.Go(func() error { return p.edge.tls.envoys.watch(ctx) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {

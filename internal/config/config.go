@@ -76,6 +76,7 @@ type Processor struct {
 	Socket string        `yaml:"socket"` // Unix socket of ext_proc, xDS and OTLP logs; empty means <state_dir>/weir.sock
 	Listen string        `yaml:"listen"` // host:port of the same by TCP; empty means that there is none
 	TLS    MutualTLS     `yaml:"tls"`    // of Listen
+	Wait   time.Duration `yaml:"wait"`   // for a decision, from where on requests are refused when most of them wait longer; 0 means never
 	Drain  time.Duration `yaml:"drain"`  // how long to wait, when told to stop, for the lines of exchanges in flight
 }
 
@@ -269,7 +270,7 @@ func Default() Config {
 			Idle:            15 * time.Minute,
 			Total:           time.Hour,
 		},
-		Processor: Processor{Drain: time.Second},
+		Processor: Processor{Wait: 10 * time.Millisecond, Drain: time.Second},
 		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, Tap: TapAuto, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
 		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},

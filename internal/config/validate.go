@@ -63,6 +63,8 @@ const (
 	// What is not synced is held in memory, too.
 	maxSyncInterval = 10 * time.Second
 	maxDrain        = time.Hour
+	minWait         = time.Millisecond
+	maxWait         = time.Second // with longer ones what is done about them comes too late
 	maxEnvoyDrain   = 24 * time.Hour
 	maxClients      = 10_000_000
 	minHeap         = 64 << 20 // bytes; Envoy itself takes some 40 MB
@@ -83,12 +85,7 @@ func (c Config) Validate() error {
 	v.address("gateway.listen", c.Gateway.Listen)
 	v.within("gateway.max_body_bytes", c.Gateway.MaxBodyBytes, 1024, maxBody)
 	v.within("gateway.trusted_hops", int64(c.Gateway.TrustedHops), 0, maxHops)
-	if c.Gateway.TLS.Cert == "" && c.Gateway.TLS.Key != "" {
-		v.add("gateway.tls.key", "needs gateway.tls.cert, the certificate that it belongs to")
-	}
-	if c.Gateway.TLS.Cert != "" && c.Gateway.TLS.Key == "" {
-		v.add("gateway.tls.cert", "needs gateway.tls.key, its private key")
-	}
+	v.tls(c.Gateway)
 	v.timeouts(c.Timeouts)
 	socket := c.Complete().Processor.Socket
 	if len(socket) > maxSocketPath {
@@ -96,6 +93,9 @@ func (c Config) Validate() error {
 	}
 	if d := c.Processor.Drain; d < 0 || d > maxDrain {
 		v.add("processor.drain", "must be from 0s to %v, not %v", maxDrain, d)
+	}
+	if w := c.Processor.Wait; w != 0 && (w < minWait || w > maxWait) {
+		v.add("processor.wait", "must be from %v to %v, or 0s to refuse no request for how long it waits, not %v", minWait, maxWait, w)
 	}
 	listeners := []listener{{"gateway.listen", c.Gateway.Listen}, {"admin.listen", c.Admin.Listen}, {"envoy.admin", c.Envoy.Admin}}
 	if c.Processor.Listen != "" {
@@ -169,6 +169,15 @@ func (v *validator) telemetry(t Telemetry) {
 	v.require("telemetry.service", t.Service)
 	if t.MetricsInterval < minMetrics {
 		v.add("telemetry.metrics_interval", "must be at least %s, not %s", minMetrics, t.MetricsInterval)
+	}
+}
+
+func (v *validator) tls(g Gateway) {
+	if g.TLS.Cert == "" && g.TLS.Key != "" {
+		v.add("gateway.tls.key", "needs gateway.tls.cert, the certificate that it belongs to")
+	}
+	if g.TLS.Cert != "" && g.TLS.Key == "" {
+		v.add("gateway.tls.cert", "needs gateway.tls.key, its private key")
 	}
 }
 

@@ -56,8 +56,9 @@ func (s *site) startWeir(ctx context.Context) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	socket := s.path("weir", "weir.sock")
 	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
-		Socket: s.path("weir", "weir.sock"), Admin: s.address(portWeirEnvoy), TapModule: module,
+		Socket: socket, Admin: s.address(portWeirEnvoy), Limits: envoy.Limits{SharePath: envoy.SharePath(socket)}, TapModule: module,
 	})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,7 @@ type Options struct {
 	Config     string
 	Gateway    string // with Production: further keys of the section gateway, as in "proxy_protocol: true"
 	Drain      string // with Production: processor.drain; empty means its default
+	Wait       string // with Production: processor.wait; empty means 1s: the machine may stand still for other reasons than its requests
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
 	CAFile     string // with Production: by which providers are verified; empty means the system's
 	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
@@ -194,8 +195,8 @@ func (r *Rig) writeConfig() {
 		listen = r.far()
 	}
 	peers := r.o.Peers
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s, tls: {cert: %q, key: %q, client_ca: %q}}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
-		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), peers.Cert, peers.Key, peers.ClientCA, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s, wait: %s, tls: {cert: %q, key: %q, client_ca: %q}}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q}\n%s",
+		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), cmp.Or(r.o.Wait, "1s"), peers.Cert, peers.Key, peers.ClientCA, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
@@ -256,6 +257,7 @@ func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 		r.t.Fatal(err)
 	}
 	o.Socket, o.Limits = filepath.Join(r.Dir, "weir.sock"), r.o.EnvoyLimits
+	o.Limits.SharePath = envoy.SharePath(o.Socket)
 	if r.o.Remote {
 		o.Processor, o.AccessLog = r.far(), envoy.AccessLogGRPC
 	}

@@ -77,6 +77,10 @@ fuzz: ## run each fuzz target for FUZZTIME (default 60s)
 bench: ## measure Weir against a bare Envoy; BENCH holds flags
 	go run ./test/bench $(BENCH)
 
+.PHONY: overload
+overload: ## send five times of what Weir can bear, and print how long those take that are served; needs two CPUs
+	go run ./test/bench -loads= -users=0 -streams=0 -idle=0 -replay=0 -plugins=false -overload=10s $(BENCH)
+
 .PHONY: image
 image: ## pack the program into an image of containers, without an engine: bin/weir-image.tar
 	@mkdir -p bin

@@ -83,6 +83,19 @@ func held(streams int) load {
 	}
 }
 
+// idle is a crowd of streams that have begun and in which nothing happens, as those of models that think.
+func idle(streams int) load {
+	const interval, spread = 10 * time.Second, 15 * time.Second
+	return load{
+		name: "idle", about: fmt.Sprintf("%d idle streams at once, an event each %v", streams, interval), body: 1 << 10, stream: true,
+		steer:  [][2]string{{"x-fake-tokens", "1"}, {"x-fake-interval-ms", strconv.FormatInt(interval.Milliseconds(), 10)}},
+		events: idleEvents, users: streams, spread: spread, lasts: (idleEvents - 2) * interval,
+	}
+}
+
+// idleEvents are one each for the role, the token, the reason of the end and the end, which comes with the one before.
+const idleEvents = 4
+
 // request is the load's request as it goes over the wire.
 func (l load) request(host string) []byte {
 	body := chatBody(l.body, l.stream)

@@ -52,6 +52,9 @@ func bench(ctx context.Context, o options) error {
 			return fmt.Errorf("make folder for profiles: %w", err)
 		}
 	}
+	if err := openFiles(uint64(max(2*o.streams, o.idle) + spareFiles)); err != nil {
+		return err
+	}
 	site, err := newSite(ctx, o)
 	if err != nil {
 		return err
@@ -64,6 +67,29 @@ func bench(ctx context.Context, o options) error {
 	_, printErr := os.Stdout.Write(text.Bytes())
 	return errors.Join(append(all.faults, err, printErr, keep(o, all, text.String()))...)
 }
+
+// openFiles lets this process, and those that it starts, open so many files, or as many as the system allows. Go raises the limit for itself alone.
+func openFiles(want uint64) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if limit.Max < want && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: want, Max: want}) == nil {
+		return nil // root may
+	}
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if limit.Max < want {
+		return fmt.Errorf("only %d files may be open, and so many streams take %d: raise the limit (ulimit -Hn), or ask for fewer", limit.Max, want)
+	}
+	return nil
+}
+
+// spareFiles are those of everything but streams. Those are two of Envoy for each that is held, for the client and for the provider, and one for each
+// that is idle.
+const spareFiles = 2000
 
 // keep writes the results into the files that the options name.
 func keep(o options, all *results, text string) error {

@@ -26,13 +26,20 @@ type options struct {
 	rate        float64 // requests/s of the open loops; 0: each load's own
 	clients     int     // of the closed loops; 0: each load's own
 	users       int     // 0: leave the case out
-	streams     int     // 0: leave the case out
 	replay      int     // rows; 0: leave the case out
 	workers     int     // Envoy's threads
 	withPlugins bool
 
+	crowded
 	places
 	command string // what was asked for, without the names of files
+}
+
+// crowded are the cases of more than usual. What is 0 is left out.
+type crowded struct {
+	streams  int           // at once
+	idle     int           // at once, in which nothing happens
+	overload time.Duration // how long
 }
 
 // places are where things are taken from and put.
@@ -65,6 +72,8 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.clients, "clients", 0, "clients of the closed loops, instead of each load's own")
 	f.IntVar(&o.users, "users", 1000, "users of a provider that takes 200 ms; 0 leaves this case out")
 	f.IntVar(&o.streams, "streams", 2000, "streams held at once; 0 leaves this case out")
+	f.IntVar(&o.idle, "idle", 10000, "streams held at once in which nothing happens; 0 leaves this case out")
+	f.DurationVar(&o.overload, "overload", 0, "how long to send five times of what Weir can bear; 0 leaves this case out")
 	f.IntVar(&o.replay, "replay", 50000, "rows to account for without anything else to do; 0 leaves this case out")
 	f.BoolVar(&o.withPlugins, "plugins", true, "measure what plugins cost, on Weir alone")
 	f.IntVar(&o.workers, "workers", runtime.NumCPU(), "threads of each Envoy")
@@ -114,6 +123,7 @@ func (o *options) hurry(given map[string]bool) {
 	short("warm", func() { o.warm = 300 * time.Millisecond })
 	short("users", func() { o.users = 200 })
 	short("streams", func() { o.streams = 200 })
+	short("idle", func() { o.idle = 0 })
 	short("replay", func() { o.replay = 5000 })
 }
 
@@ -138,8 +148,8 @@ func (o *options) check() error {
 		return errors.New("no gateway is left")
 	case o.rounds < 1 || o.duration <= 0 || o.warm <= 0 || o.workers < 1:
 		return errors.New("-rounds, -duration, -warm and -workers must be positive")
-	case o.rate < 0 || o.clients < 0 || o.users < 0 || o.streams < 0 || o.replay < 0:
-		return errors.New("-rate, -clients, -users, -streams and -replay must not be negative")
+	case o.rate < 0 || o.clients < 0 || o.users < 0 || o.streams < 0 || o.idle < 0 || o.overload < 0 || o.replay < 0:
+		return errors.New("-rate, -clients, -users, -streams, -idle, -overload and -replay must not be negative")
 	case o.port < 1 || o.port+ports > 65536:
 		return fmt.Errorf("-port: %d has no room for %d ports", o.port, ports)
 	}
@@ -162,6 +172,18 @@ func (o *options) chosen() []load {
 			}
 			out = append(out, l)
 		}
+	}
+	return out
+}
+
+// crowds are the streams that are held at once, as far as they are asked for.
+func (o *options) crowds() []load {
+	var out []load
+	if o.streams > 0 {
+		out = append(out, held(o.streams))
+	}
+	if o.idle > 0 {
+		out = append(out, idle(o.idle))
 	}
 	return out
 }

@@ -38,6 +38,7 @@ func (r report) print() {
 	r.heldStreams()
 	r.plugins()
 	r.accounting()
+	r.overloaded()
 	r.others()
 }
 
@@ -141,14 +142,17 @@ func (r report) share(l load) {
 
 // heldStreams prints what a stream costs in memory.
 func (r report) heldStreams() {
-	if r.streams == 0 {
-		return
+	for _, l := range r.crowds() {
+		r.heldBy(l)
 	}
-	fmt.Fprintf(r.w, "\n### %s\n\n", held(r.streams).about)
+}
+
+func (r report) heldBy(l load) {
+	fmt.Fprintf(r.w, "\n### %s\n\n", l.about)
 	var t table
 	t.add("gateway", "whole streams", "Envoy KB per stream", "processor KB per stream", "Envoy MB", "processor MB", "CPU ms per stream")
 	for _, name := range r.variants {
-		for _, m := range r.runs(held(r.streams).name, onceLoop, name) {
+		for _, m := range r.runs(l.name, onceLoop, name) {
 			each := func(before, peak int64) string {
 				if peak == 0 {
 					return "–"

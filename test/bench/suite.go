@@ -15,6 +15,7 @@ type results struct {
 	Machine    machine       `json:"machine"`
 	Runs       []measurement `json:"runs"`
 	Accounting *accounting   `json:"accounting,omitempty"`
+	Overload   *overloading  `json:"overload,omitempty"`
 
 	faults []error // requests that failed, books that do not match
 }
@@ -34,8 +35,18 @@ func (s *suite) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.streams > 0 {
-		return s.site.occupy(ctx, "streams", s.held) // with gateways that have done nothing yet, for their memory
+	if s.overload > 0 {
+		if err := s.site.occupy(ctx, "overload", s.overloaded); err != nil {
+			return err
+		}
+	}
+	if s.streams > 0 { // with gateways that have done nothing yet, for their memory
+		if err := s.site.occupy(ctx, "streams", func(ctx context.Context) error { return s.held(ctx, held(s.streams)) }); err != nil {
+			return err
+		}
+	}
+	if s.idle > 0 {
+		return s.idled(ctx, idle(s.idle))
 	}
 	return nil
 }
@@ -110,13 +121,12 @@ func (s *suite) each(ctx context.Context, b *lab, gateways []*gateway, r run) er
 }
 
 // held opens many streams at once.
-func (s *suite) held(ctx context.Context) error {
+func (s *suite) held(ctx context.Context, l load) error {
 	variants := slices.DeleteFunc(slices.Clone(s.variants), func(n string) bool { return n == continuation })
 	b, gateways, err := s.start(ctx, variants)
 	if err != nil {
 		return err
 	}
-	l := held(s.streams)
 	r := run{load: l, loop: onceLoop, duration: l.lasts, want: expectation{events: l.events}}
 	before := len(s.out.Runs)
 	if err := s.each(ctx, b, gateways, r); err != nil {
@@ -124,7 +134,7 @@ func (s *suite) held(ctx context.Context) error {
 	}
 	for _, m := range s.out.Runs[before:] {
 		if m.Shortest < l.spread {
-			s.out.faults = append(s.out.faults, fmt.Errorf("streams, %s: one lasted %v, so not all were open at once", m.Gateway, m.Shortest))
+			s.out.faults = append(s.out.faults, fmt.Errorf("%s, %s: one lasted %v, so not all were open at once", l.name, m.Gateway, m.Shortest))
 		}
 	}
 	return nil

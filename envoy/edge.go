@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
+	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -17,6 +18,8 @@ import (
 type Edge struct {
 	// Certificate is the one of TLS, for which clients may choose HTTP/2 (ALPN). Without one the gateway speaks plain HTTP.
 	Certificate Certificate
+	// HTTP3 has the gateway listen on the same port of UDP, too, for HTTP/3, and tell clients so (alt-svc). It needs a certificate, and no ProxyProtocol.
+	HTTP3 bool
 	// ProxyProtocol wants each connection to begin with the header of the PROXY protocol, version 1 or 2, and believes the address in it. A
 	// connection without one is closed.
 	ProxyProtocol bool
@@ -45,19 +48,34 @@ func (e Edge) transport() (*corev3.TransportSocket, error) {
 	if e.Certificate.empty() {
 		return nil, nil //nolint:nilnil // Envoy has no other name for plain TCP
 	}
-	packed, err := anypb.New(&tlsv3.DownstreamTlsContext{
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
-			AlpnProtocols:                  []string{"h2", "http/1.1"},
-			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName, SdsConfig: ads()}},
-		},
-		RequireClientCertificate: wrapperspb.Bool(false),
-	})
+	packed, err := anypb.New(downstreamTLS(tlsv3.TlsParameters_TLSv1_2, "h2", "http/1.1"))
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed},
+	}, nil
+}
+
+func downstreamTLS(least tlsv3.TlsParameters_TlsProtocol, protocols ...string) *tlsv3.DownstreamTlsContext {
+	return &tlsv3.DownstreamTlsContext{
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: least},
+			AlpnProtocols:                  protocols,
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName, SdsConfig: ads()}},
+		},
+		RequireClientCertificate: wrapperspb.Bool(false),
+	}
+}
+
+// quicTransport is the transport of HTTP/3, in which TLS 1.3 is.
+func quicTransport() (*corev3.TransportSocket, error) {
+	packed, err := anypb.New(&quicv3.QuicDownstreamTransport{DownstreamTlsContext: downstreamTLS(tlsv3.TlsParameters_TLSv1_3, "h3")})
+	if err != nil {
+		return nil, fmt.Errorf("quic: %w", err)
+	}
+	return &corev3.TransportSocket{
+		Name: "envoy.transport_sockets.quic", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed},
 	}, nil
 }
 

@@ -60,6 +60,7 @@ func goldens() map[string][]Channel {
 		"remote": {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
 		"edge":   nil,
 		"traced": nil,
+		"http3":  nil,
 	}
 }
 
@@ -78,6 +79,8 @@ func goldenGateway(name string) Gateway {
 		g.AccessLog = AccessLogGRPC
 	case "traced":
 		g.Tracing = Tracing{Lines: true, Service: "weir-envoy", Ratio: 0.25, Distrust: true}
+	case "http3":
+		g.Edge = Edge{Certificate: Certificate{Chain: []byte(goldenChain), Key: []byte(goldenKey)}, HTTP3: true}
 	case "edge":
 		g.Stamped = true
 		g.Edge = Edge{Certificate: Certificate{Chain: []byte(goldenChain), Key: []byte(goldenKey)}, ProxyProtocol: true}

@@ -18,16 +18,21 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// ListenerName is the name of the gateway's listener.
-const ListenerName = "weir"
+// Names of the gateway's listeners.
+const (
+	ListenerName     = "weir"      // by TCP
+	QuicListenerName = "weir-quic" // by UDP, where there is HTTP/3
+)
 
 // Limits that are no option: nobody has asked for others.
 const (
+	quicStreams     = 100              // the same on one of HTTP/3: Envoy has no more than 100
 	maxStreams      = 1024             // concurrent streams on one HTTP/2 connection of a client
 	headersTimeout  = 10 * time.Second // for a client to send its request's headers
 	bodyTimeout     = 5 * time.Minute  // for a client to send its whole request
@@ -60,6 +65,16 @@ const ReceivedHeader = "x-weir-received"
 // externalAddress is where Envoy writes the address of the client: the one that it saw connect, or that the first of the trusted proxies saw. It does so for every request,
 // since no address is an internal one (see InternalAddressConfig below), and what a client writes there is removed before.
 const externalAddress = "x-envoy-external-address"
+
+// listeners are the one of TCP and, for HTTP/3, that of UDP.
+func listeners(g Gateway) ([]types.Resource, error) {
+	l, err := listener(g)
+	if err != nil || !g.Edge.HTTP3 {
+		return []types.Resource{l}, err
+	}
+	quic, err := quicListener(g)
+	return []types.Resource{l, quic}, err
+}
 
 // address takes the address that clients connect to apart.
 func (g Gateway) address() (host string, port uint32, err error) {
@@ -102,6 +117,51 @@ func listener(g Gateway) (*listenerv3.Listener, error) {
 		}}},
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
 		ListenerFilters:               before,
+		FilterChains: []*listenerv3.FilterChain{{
+			TransportSocket: transport,
+			Filters: []*listenerv3.Filter{{
+				Name:       "envoy.filters.network.http_connection_manager",
+				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
+			}},
+		}},
+	}, nil
+}
+
+// quicListener serves HTTP/3 as listener serves its predecessors. Both count as one in Envoy's statistics.
+func quicListener(g Gateway) (*listenerv3.Listener, error) {
+	host, port, err := g.address()
+	if err != nil {
+		return nil, err
+	}
+	manager, err := connectionManager(g)
+	if err != nil {
+		return nil, err
+	}
+	manager.CodecType = hcmv3.HttpConnectionManager_HTTP3
+	manager.HttpProtocolOptions, manager.Http2ProtocolOptions = nil, nil
+	manager.Http3ProtocolOptions = &corev3.Http3ProtocolOptions{QuicProtocolOptions: &corev3.QuicProtocolOptions{
+		MaxConcurrentStreams:        wrapperspb.UInt32(quicStreams),
+		InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),
+		InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
+	}}
+	packed, err := anypb.New(manager)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := quicTransport()
+	if err != nil {
+		return nil, err
+	}
+	return &listenerv3.Listener{
+		Name: QuicListenerName,
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Protocol: corev3.SocketAddress_UDP, Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+		}}},
+		UdpListenerConfig: &listenerv3.UdpListenerConfig{
+			QuicOptions:            &listenerv3.QuicProtocolOptions{},
+			DownstreamSocketConfig: &corev3.UdpSocketConfig{PreferGro: wrapperspb.Bool(true)},
+		},
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
 		FilterChains: []*listenerv3.FilterChain{{
 			TransportSocket: transport,
 			Filters: []*listenerv3.Filter{{

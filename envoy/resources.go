@@ -20,7 +20,7 @@ type ResourceSet map[resourcev3.Type][]types.Resource
 // error joins one error per channel that cannot be expressed; the set is valid without those, so that one channel's mistake does
 // not stop the others.
 func Resources(g Gateway, channels []Channel) (ResourceSet, error) {
-	l, err := listener(g)
+	listeners, err := listeners(g)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func Resources(g Gateway, channels []Channel) (ResourceSet, error) {
 		secrets = append(secrets, secret(c))
 	}
 	return ResourceSet{
-		resourcev3.ListenerType: {l},
+		resourcev3.ListenerType: listeners,
 		resourcev3.ClusterType:  clusters,
 		resourcev3.SecretType:   secrets,
 	}, errors.Join(errs...)

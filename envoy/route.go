@@ -3,7 +3,9 @@
 package envoy
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -32,6 +34,9 @@ var (
 // retried are the answers of a channel after which the next may be tried: it is overloaded, its account is at fault, or it failed.
 // Any other error is the request's own, and the same everywhere.
 var retried = []uint32{401, 403, 408, 429, 500, 502, 503, 504, 529}
+
+// altSvcAge is how long a client may remember that there is HTTP/3, see https://www.rfc-editor.org/rfc/rfc7838#section-3.1.
+const altSvcAge = 24 * time.Hour
 
 // routeConfiguration has one route: what the processor admitted goes where the processor said, everything else nowhere.
 func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
@@ -79,6 +84,7 @@ func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
 		}},
 		RequestHeadersToRemove:  removed(g),
 		ResponseHeadersToRemove: responseHeadersRemoved,
+		ResponseHeadersToAdd:    alternative(g),
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{
 			header("accept-encoding", "identity"),      // the tap reads plain text
 			header("content-type", "application/json"), // the processor has read it as such: so must the provider
@@ -91,6 +97,15 @@ func removed(g Gateway) []string {
 		return requestHeadersRemoved
 	}
 	return append(slices.Clone(requestHeadersRemoved), ReceivedHeader)
+}
+
+// alternative tells clients of HTTP/3, which is on the same port.
+func alternative(g Gateway) []*corev3.HeaderValueOption {
+	_, port, err := g.address()
+	if err != nil || !g.Edge.HTTP3 { // the listener reports an address that is none
+		return nil
+	}
+	return []*corev3.HeaderValueOption{header("alt-svc", fmt.Sprintf(`h3=":%d"; ma=%d`, port, int(altSvcAge.Seconds())))}
 }
 
 func header(name, value string) *corev3.HeaderValueOption {

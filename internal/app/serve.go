@@ -165,7 +165,7 @@ func gateway(cfg config.Config) envoy.Gateway {
 
 		PolicyHeaders: append([]string{":authority"}, cfg.Plugins.Headers...), // every plugin that speaks proxy-wasm is shown it
 
-		Edge: envoy.Edge{ProxyProtocol: cfg.Gateway.ProxyProtocol},
+		Edge: envoy.Edge{ProxyProtocol: cfg.Gateway.ProxyProtocol, HTTP3: cfg.Gateway.TLS.HTTP3},
 	}
 }
 

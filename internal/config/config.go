@@ -56,10 +56,12 @@ type Gateway struct {
 	TLS           TLS  `yaml:"tls"`
 }
 
-// TLS is the certificate that clients see. Both files or none; without them the gateway speaks plain HTTP.
+// TLS is the certificate that clients see, and what they may speak by it. Both files or none; without them the gateway speaks plain HTTP.
 type TLS struct {
 	Cert string `yaml:"cert"` // PEM file of the chain, the server's own certificate first
 	Key  string `yaml:"key"`  // PEM file of its private key
+
+	HTTP3 bool `yaml:"http3"` // by UDP on the same port, too
 }
 
 // Timeouts bound each exchange. They are Envoy's to keep.

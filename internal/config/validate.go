@@ -179,6 +179,12 @@ func (v *validator) tls(g Gateway) {
 	if g.TLS.Cert != "" && g.TLS.Key == "" {
 		v.add("gateway.tls.cert", "needs gateway.tls.key, its private key")
 	}
+	if g.TLS.HTTP3 && g.TLS.Cert == "" {
+		v.add("gateway.tls.http3", "needs gateway.tls.cert: HTTP/3 has no form without TLS")
+	}
+	if g.TLS.HTTP3 && g.ProxyProtocol {
+		v.add("gateway.tls.http3", "cannot be had with gateway.proxy_protocol, which HTTP/3 does not have")
+	}
 }
 
 func (v *validator) limits(l Limits) {

@@ -68,6 +68,7 @@ const (
 	mostRise   = 0.2
 	leastPart  = 0.125 // of the most that ever went through, is always borne: an overload has an end, and then there is less to rise
 	forget     = 0.999
+	leastFine  = 2  // calls in a row in which few have waited, until there is no limit any more if no more come than were borne before: the machine stood still
 	idleCalls  = 10 // after which there is no limit any more
 )
 
@@ -156,6 +157,9 @@ func (s *Shedder) learn(t tally) {
 	case t.seen >= leastSeen && 4*t.late < t.seen:
 		s.fine++
 		s.bearable *= 1 + min(mostRise, rise*float64(s.fine))
+		if s.fine >= leastFine && s.offered <= s.most {
+			s.bearable = 0
+		}
 		return
 	default:
 		return

@@ -56,6 +56,25 @@ func TestNoRequestIsRefusedForABurst(t *testing.T) {
 	}
 }
 
+func TestAMachineThatStoodStillOnceRefusesForAMomentOnly(t *testing.T) {
+	t.Parallel()
+	s, now := NewShedder(shedTarget), noon
+	tenths, share := 0, 0.0
+	for tenth := range 100 {
+		wait := shedTarget / 10
+		if tenth%20 == 10 {
+			wait = 8 * shedTarget
+		}
+		crowded(s, &now, 1, int(100*(1-share)), wait)
+		if share = s.Share(); share > 0 {
+			tenths++
+		}
+	}
+	if most := 5 * 7; tenths > most { // without the limit being lifted, it would be twice as many
+		t.Errorf("Envoy is to refuse some in %d tenths of a second, want at most %d for 5 stops", tenths, most)
+	}
+}
+
 func TestFewRequestsShowNothing(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon

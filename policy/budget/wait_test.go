@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,7 @@ type office struct {
 	bank *bank
 	wake chan struct{}
 	asks []Ask // so far
-	down bool
+	down atomic.Bool
 	slow time.Duration
 }
 
@@ -75,7 +76,7 @@ func (o *office) run() {
 
 func (o *office) answer(r Request) {
 	o.asks = append(o.asks, r.Asks...)
-	if o.down {
+	if o.down.Load() {
 		o.book.Failed(r, errors.New("away"))
 		return
 	}
@@ -131,7 +132,7 @@ func TestWhatTheBankRefusesIsRefusedAtOnce(t *testing.T) {
 		}
 		refused(CodeQuota, 2*answerTime+hurry) // what there is was not known yet
 		refused(CodeQuota, 0)
-		o.down = true
+		o.down.Store(true)
 		<-time.After(2 * refresh)
 		refused(CodeQuota, 0)
 	})
@@ -160,7 +161,7 @@ func TestWhatWasPaidInCanBeSpentAtOnce(t *testing.T) {
 func TestNobodyWaitsForABankThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOffice(t, keyBudget(1, 1600))
-		o.down = true
+		o.down.Store(true)
 		o.run()
 		for range 2 {
 			began := time.Now()

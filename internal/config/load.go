@@ -150,21 +150,22 @@ func (d *decoder) complain(n ast.Node, key, text string) {
 }
 
 // oneOf sets a field to one of the words, or says that it must be one.
-func oneOf[T ~string](text string, to *T, first T, more ...T) string {
-	list := string(first)
-	for i, w := range append([]T{first}, more...) {
-		if T(text) == w {
-			*to = w
-			return ""
-		}
-		switch {
-		case i == len(more) && i > 0:
-			list += " or " + string(w)
-		case i > 0:
-			list += ", " + string(w)
-		}
+func oneOf[T ~string](text string, to *T, words ...T) string {
+	if slices.Contains(words, T(text)) {
+		*to = T(text)
+		return ""
 	}
-	return "must be " + list
+	var list strings.Builder
+	for i, w := range words {
+		switch {
+		case i == len(words)-1 && i > 0:
+			list.WriteString(" or ")
+		case i > 0:
+			list.WriteString(", ")
+		}
+		list.WriteString(string(w))
+	}
+	return "must be " + list.String()
 }
 
 // section decodes a mapping into a struct.

@@ -265,6 +265,8 @@ func (r *Rig) runEnvoy(o envoy.BootstrapOptions) (stop func(), pid int) {
 	if r.o.Tap != envoy.TapLua {
 		if o.TapModule, err = envoy.WriteTap(r.t.Context(), binary, r.Dir); err == nil {
 			r.Tap = envoy.TapNative
+		} else if r.o.Tap == envoy.TapNative && os.Getenv("WEIR_REQUIRE_ALL") == "1" {
+			r.t.Fatal(err)
 		} else if r.o.Tap == envoy.TapNative {
 			r.t.Skipf("SKIP: no native tap: %v", err)
 		}

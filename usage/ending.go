@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage/journal"
 )
 
 // How says in what way an exchange ended for the processor that admitted it.
@@ -36,7 +37,8 @@ type Ending struct {
 // Listener is told of the ends of exchanges that this processor admitted, so that what was reserved for them can be given back. Calls may come from two
 // goroutines at once, and must return quickly.
 type Listener interface {
-	// Left is told of each exchange that an earlier life of this processor has admitted and left open, before anything else is.
+	// Left is told of each exchange that an earlier life of this processor has admitted and left open, before anything else is; about the newest first.
+	// After an outage of the book these are many.
 	Left(t *policy.Ticket)
 	// Ended is told exactly once in the life of this processor for each exchange that it has admitted, or was left: unless it is still open when the
 	// processor stops. Rows that are posted again, because the book was set back, are not told again.
@@ -48,13 +50,13 @@ func (in *Intents) recover() {
 	if len(in.o.Listeners) == 0 {
 		return
 	}
-	for _, one := range in.o.Journal.Intents() {
+	in.o.Journal.Each(func(one journal.Intent) {
 		if t, err := policy.ParseTicket(one.Ticket); err == nil && t.Exchange == one.Exchange {
 			for _, l := range in.o.Listeners {
 				l.Left(t)
 			}
 		}
-	}
+	})
 	in.lost() // those that could not be read just now were never told of
 }
 

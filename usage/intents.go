@@ -185,6 +185,24 @@ func (in *Intents) alive(exchange uuid.UUID) {
 	}
 }
 
+const (
+	// parkBacklog is how many bytes of lines wait when intents leave memory, some tens of thousands of lines: a book that takes them is never so far
+	// behind, however many exchanges are under way. Intents come back when it is not behind any more.
+	parkBacklog   = 32 << 20
+	unparkBacklog = 8 << 20
+)
+
+// behind is told by the Shipper, at each look, how many bytes of lines are not in the book.
+func (in *Intents) behind(backlog int64) {
+	switch {
+	case in == nil:
+	case backlog > parkBacklog:
+		in.o.Journal.Park(true)
+	case backlog < unparkBacklog:
+		in.o.Journal.Park(false)
+	}
+}
+
 // Run resolves the exchanges whose lease is over, until ctx ends. Drained returns as of when everything in the logs was read and is in the
 // book, zero while that is not so: [Shipper.DrainedAt], or the earliest of several. Call it once.
 func (in *Intents) Run(ctx context.Context, drained func() time.Time) error {

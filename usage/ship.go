@@ -258,6 +258,7 @@ func (s *Shipper) publish() {
 		logs = append(logs, l)
 	}
 	s.logs.Store(&logs)
+	s.o.Intents.behind(total)
 	if s.o.Spool != nil {
 		s.o.Spool.logs.Store(&logs)
 	}

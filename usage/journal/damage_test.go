@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -313,7 +314,7 @@ func FuzzScan(f *testing.F) {
 		}
 		m := newMemory()
 		m.files[filepath.Join("j", id.name())] = &memoryFile{data: b}
-		r, err := readSegments(m, "j", &head{}, false)
+		r, err := readSegments(newReading(m, "j", math.MaxInt), &head{}, false)
 		if err != nil {
 			return // of another version
 		}

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/google/uuid"
 )
@@ -151,6 +153,13 @@ func appendIntent(b []byte, in *Intent, seed uint32) []byte {
 }
 
 func parseIntent(payload []byte) (Intent, error) {
+	in, err := peekIntent(payload)
+	in.Ticket = strings.Clone(in.Ticket)
+	return in, err
+}
+
+// peekIntent is parseIntent, but for the ticket, which shares memory with the payload.
+func peekIntent(payload []byte) (Intent, error) {
 	var in Intent
 	if len(payload) < len(in.Exchange) {
 		return Intent{}, errors.New("an intent without an exchange")
@@ -160,7 +169,8 @@ func parseIntent(payload []byte) (Intent, error) {
 	if m <= 0 || v > 1<<62 {
 		return Intent{}, errors.New("an intent without a length")
 	}
-	in.Bytes, in.Ticket = int64(v), string(payload[n+m:])
+	ticket := payload[n+m:]
+	in.Bytes, in.Ticket = int64(v), unsafe.String(unsafe.SliceData(ticket), len(ticket))
 	return in, in.check()
 }
 
@@ -251,4 +261,57 @@ func scan(b []byte, seed uint32, good func(frame), bad func(from, to int64)) {
 		}
 		bad(int64(start), int64(at))
 	}
+}
+
+// maxFrame is the size of the longest frame.
+const maxFrame = frameHeader + maxPayload
+
+// scanChunk is how much of a segment is in memory while it is scanned.
+const scanChunk = 4 * maxFrame
+
+// scanFile hands every valid frame of a segment to each, in order; what belongs to none is passed over. A frame's payload is valid during the
+// call. Buf may be used again if it is the one that was returned before.
+func scanFile(fs fileSystem, s *segment, buf []byte, each func(frame)) (_ []byte, err error) {
+	f, err := fs.Open(s.path, forReading)
+	if err != nil {
+		return buf, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if cap(buf) < scanChunk {
+		buf = make([]byte, 0, scanChunk)
+	}
+	buf = buf[:0]
+	from, size := int64(headerSize), s.size // from: offset of buf[0]
+	for {
+		behind := from + int64(len(buf))
+		n, err := f.ReadAt(buf[len(buf):len(buf)+int(max(min(int64(cap(buf)-len(buf)), size-behind), 0))], behind)
+		buf = buf[:len(buf)+n]
+		if err != nil && !errors.Is(err, io.EOF) {
+			return buf, err
+		}
+		last := n == 0 || behind+int64(n) >= size
+		used := scanChunkOf(buf, from, s.sum, last, each)
+		if last {
+			return buf, nil
+		}
+		buf, from = buf[:copy(buf, buf[used:])], from+int64(used)
+	}
+}
+
+// scanChunkOf hands out the frames of a part of a segment, which begins at an offset, and returns how much of it is done with: all of the last part.
+func scanChunkOf(b []byte, from int64, seed uint32, last bool, each func(frame)) (at int) {
+	for at < len(b) && (last || len(b)-at >= maxFrame) {
+		if f, ok := parseFrame(b[at:], seed); ok {
+			f.at = from + int64(at)
+			each(f)
+			at += int(f.size())
+			continue
+		}
+		next := bytes.Index(b[at+1:], []byte{frameMagic0, frameMagic1})
+		if next < 0 {
+			return max(len(b)-1, at+1) // the magic may be divided
+		}
+		at += 1 + next
+	}
+	return at
 }

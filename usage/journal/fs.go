@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -110,12 +111,22 @@ func (disk) Lock(dir string) (io.Closer, error) {
 // diskFile is a file of the real file system. How it syncs depends on the system.
 type diskFile struct{ *os.File }
 
-// readAll returns the whole of a file.
-func readAll(fs fileSystem, path string) ([]byte, error) {
+// readAll returns the whole of a file, in buf if that is large enough.
+func readAll(fs fileSystem, path string, buf []byte) ([]byte, error) {
 	f, err := fs.Open(path, forReading)
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
-	return b, errors.Join(err, f.Close())
+	const most = 8 << 20
+	for buf = buf[:0]; ; {
+		buf = slices.Grow(buf, min(max(len(buf), 512), most))
+		n, err := f.ReadAt(buf[len(buf):cap(buf)], int64(len(buf)))
+		buf = buf[:len(buf)+n]
+		if errors.Is(err, io.EOF) {
+			return buf, f.Close()
+		}
+		if err != nil {
+			return buf, errors.Join(err, f.Close())
+		}
+	}
 }

@@ -52,6 +52,8 @@ func (j *Journal) Held() int {
 
 // countLocked tells Prometheus how many intents there are. The table's lock must be held.
 func (j *Journal) countLocked() {
-	j.metrics.open.Set(float64(len(j.table.open) - j.table.held))
-	j.metrics.held.Set(float64(j.table.held))
+	open, held := j.table.lenLocked()
+	j.metrics.open.Set(float64(open))
+	j.metrics.held.Set(float64(held))
+	j.metrics.parked.Set(float64(j.table.resting))
 }

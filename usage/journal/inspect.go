@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,7 +59,7 @@ func readFolder(dir string) (*reading, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return readSegments(disk{}, dir, &h, h.parse(b))
+	return readSegments(newReading(disk{}, dir, math.MaxInt), &h, h.parse(b))
 }
 
 // oneFile is a folder with a single file in it.
@@ -74,7 +75,7 @@ func readFile(path string) (*reading, error) {
 	if _, ok := parseName(name); !ok {
 		return nil, fmt.Errorf("%s is not the name of a segment, as in %s", name, segmentID{number: 7, nonce: 0x5eed}.name())
 	}
-	return readSegments(oneFile{name: name}, filepath.Dir(path), &head{}, false)
+	return readSegments(newReading(oneFile{name: name}, filepath.Dir(path), math.MaxInt), &head{}, false)
 }
 
 func (r *reading) report() (Report, error) {
@@ -87,7 +88,7 @@ func (r *reading) report() (Report, error) {
 			File: s.path, Number: s.number, Created: s.created, Bytes: s.size, Intents: s.frames[kindIntent], Settled: s.frames[kindSettled],
 			Damaged: s.damaged,
 		}
-		b, err := readAll(disk{}, s.path)
+		b, err := readAll(disk{}, s.path, nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // deleted in the meantime
 		}

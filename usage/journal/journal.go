@@ -43,7 +43,8 @@ type Options struct {
 	Logger       *slog.Logger          // nil discards
 	Registerer   prometheus.Registerer // nil: no metrics
 
-	fs fileSystem // nil: the real one
+	fs        fileSystem // nil: the real one
+	parkAbove int        // open intents in memory, see Park; zero means defaultParkAbove
 }
 
 func (o *Options) setDefaults() error {
@@ -53,6 +54,7 @@ func (o *Options) setDefaults() error {
 	}
 	o.SyncInterval = cmp.Or(o.SyncInterval, DefaultSyncInterval)
 	o.SegmentBytes = min(cmp.Or(o.SegmentBytes, DefaultSegmentBytes), maxSegmentBytes)
+	o.parkAbove = cmp.Or(o.parkAbove, defaultParkAbove)
 	if o.fs == nil {
 		o.fs = disk{}
 	}
@@ -76,15 +78,25 @@ type Journal struct {
 	lock    io.Closer
 	head    head // owned by run
 	table   *table
+	parking parking
 	groups  groups
 	synced  synced
 
 	io sync.Mutex // guards w, and is taken before the table's lock
 	w  writer
 
+	background
+}
+
+// background is how others speak with run.
+type background struct {
 	wake chan struct{} // there is something to sync or to tidy up
 	stop chan struct{}
 	done chan struct{} // run has ended
+}
+
+func newBackground() background {
+	return background{wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
 // group is a number of callers of Append whose intents go to the disk in one write.
@@ -171,7 +183,7 @@ func (j *Journal) Append(in Intent) error {
 }
 
 // Settle closes the intents of exchanges that are in the books, or never will be. It returns how many of them were open or held; ids that are not,
-// because other processors admitted them, cost a look into a map. What it writes is not waited for: after a crash a settled intent may be
+// because other processors admitted them, cost a look into a map; while intents are parked, see [Journal.Park], each call may read segments. What it writes is not waited for: after a crash a settled intent may be
 // open again.
 func (j *Journal) Settle(ids ...uuid.UUID) int {
 	n, _ := j.settle(ids, nil, false)
@@ -185,12 +197,20 @@ func (j *Journal) SettleFirst(out, ids []uuid.UUID) []uuid.UUID {
 }
 
 func (j *Journal) settle(ids, first []uuid.UUID, collect bool) (int, []uuid.UUID) {
+	j.parking.mu.Lock()
+	defer j.parking.mu.Unlock()
+	parked := j.takeParked(ids)
 	j.io.Lock()
 	defer j.io.Unlock()
 	ours := j.w.ids[:0]
 	j.table.mu.Lock()
 	for _, id := range ids {
-		if p, ok := j.table.take(id); ok {
+		p, ok := j.table.take(id)
+		if !ok && parked[id] {
+			ok = true
+			parked[id] = false // once
+		}
+		if ok {
 			ours = append(ours, id)
 			if collect && !p.told {
 				first = append(first, id)
@@ -210,20 +230,27 @@ func (j *Journal) settle(ids, first []uuid.UUID, collect bool) (int, []uuid.UUID
 }
 
 // Renew notes that an exchange still lives, if it was last seen at the time since or later. It reports whether that is so.
+//
+// While intents are parked, a sign of life of one is taken for one of all in its segment, and an exchange may be taken for one of them that is not.
 func (j *Journal) Renew(id uuid.UUID, since time.Time) bool {
 	return j.table.renew(id, j.since(since), j.since(time.Now())) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 }
 
-// Quiet returns up to limit open intents that were appended, recovered and last renewed before a time, in no order. An intent whose frame
-// can no longer be read from the disk is reported as [Damage] in the log, and is no longer open.
+// Quiet returns up to limit open intents that were appended, recovered and last renewed before a time, in no order. What is parked comes back for
+// that, a segment at a time. An intent whose frame can no longer be read from the disk is reported as [Damage] in the log, and is no longer open.
 func (j *Journal) Quiet(before time.Time, limit int) []Intent {
-	return j.read(j.table.quiet(j.since(before), limit))
+	j.parking.mu.Lock() // what is found must not be parked or moved before it is read
+	defer j.parking.mu.Unlock()
+	at := j.since(before)
+	quiet := j.table.quiet(at, limit)
+	for len(quiet) < limit && j.unpark(at) {
+		quiet = j.table.quiet(at, limit)
+	}
+	return j.read(quiet)
 }
 
-// Intents returns all that is open or held, in no order.
-func (j *Journal) Intents() []Intent { return j.read(j.table.each()) }
-
-// Lost returns the exchanges whose intents could not be read from the disk since it was last called. They are not open any more.
+// Lost returns the exchanges whose intents could not be read from the disk since it was last called. They are not open any more. Of those that were
+// parked it is not known which they were.
 func (j *Journal) Lost() []uuid.UUID {
 	j.table.mu.Lock()
 	defer j.table.mu.Unlock()

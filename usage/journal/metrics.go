@@ -21,6 +21,7 @@ const (
 type metrics struct {
 	open     prometheus.Gauge
 	held     prometheus.Gauge
+	parked   prometheus.Gauge
 	bytes    prometheus.Gauge
 	appends  prometheus.Counter
 	sync     prometheus.Histogram
@@ -37,6 +38,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		held: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_journal_held_intents", Help: "Exchanges that were written as unresolved, and are kept for a while in case the database forgets them.",
+		}),
+		parked: f.NewGauge(prometheus.GaugeOpts{
+			Name: "weir_journal_parked_intents", Help: "Open intents that are on the disk alone, since many wait for the database.",
 		}),
 		bytes: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_journal_bytes", Help: "Bytes of the journal's segments on the disk.",

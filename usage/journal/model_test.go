@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 var seeds = flag.Int("seeds", 400, "how many seeds TestWhatWasAcknowledgedIsRecovered runs")
@@ -60,6 +62,13 @@ func (x *model) act() {
 		}
 	case p < 70:
 		x.j.Reopen()
+	case p < 73:
+		x.j.Park(x.rng.IntN(4) > 0)
+	case p < 74:
+		for n := range x.fates {
+			x.j.Renew(intent(n).Exchange, time.Time{})
+			break
+		}
 	case p < 84:
 		time.Sleep(time.Duration(x.rng.IntN(10)) * time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 	case p < 88:
@@ -162,7 +171,20 @@ func (x *model) heal() {
 // check compares what is open with what is known.
 func (x *model) check() {
 	x.j.Reopen()
+	handed := make(map[int]Intent)
+	x.j.Each(func(in Intent) {
+		if _, twice := handed[number(in.Exchange)]; twice {
+			x.Errorf("intent %d is handed out twice", number(in.Exchange))
+		}
+		handed[number(in.Exchange)] = in
+	})
 	got := all(x.j)
+	if d := cmp.Diff(handed, got); d != "" {
+		x.Errorf("handed out, and quiet (-handed out +quiet):\n%s", d)
+	}
+	if open := x.j.Open(); open != len(got) {
+		x.Errorf("%d are open, and %d are quiet", open, len(got))
+	}
 	for n, in := range got {
 		if in != intent(n) {
 			x.Errorf("intent %d is %+v", n, in)
@@ -199,9 +221,10 @@ func (x *model) restart(left *memory, powerLoss bool) {
 		x.Errorf("damage was reported of a disk that has none: %v", r.Damage)
 	}
 	x.j, x.healthy = j, true
-	got := all(j)
+	got := make(map[int]bool)
+	j.Each(func(in Intent) { got[number(in.Exchange)] = true })
 	for n, f := range x.fates {
-		_, is := got[n]
+		is := got[n]
 		switch {
 		case is && f == unclear:
 			x.fates[n] = accepted
@@ -220,7 +243,7 @@ func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				x := &model{T: t, rng: rand.New(rand.NewPCG(seed, 4)), m: newMemory(), fates: make(map[int]fate), healthy: true}
-				x.o = Options{fs: x.m, SegmentBytes: int64(500 + x.rng.IntN(4000)), Logger: logger(&x.said)}
+				x.o = Options{fs: x.m, SegmentBytes: int64(500 + x.rng.IntN(4000)), parkAbove: 1 + x.rng.IntN(20), Logger: logger(&x.said)}
 				if seed%2 == 1 {
 					x.o.Durability = Fsync
 				}

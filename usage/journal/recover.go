@@ -58,7 +58,7 @@ func Open(dir string, o Options) (*Journal, Recovered, error) {
 	}
 	j := &Journal{
 		o: o, dir: dir, log: o.Logger, metrics: newMetrics(o.Registerer), opened: time.Now(), lock: lock, table: newTable(), //nolint:forbidigo // the clock is read here, at the edge, and handed on
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		background: newBackground(),
 	}
 	j.synced.cond = sync.NewCond(&j.synced.mu)
 	r, err := j.recover()
@@ -83,7 +83,7 @@ func (j *Journal) recover() (Recovered, error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("open head: %w", err)
 	}
-	rd, err := readSegments(j.o.fs, j.dir, &j.head, known)
+	rd, err := readSegments(newReading(j.o.fs, j.dir, j.o.parkAbove), &j.head, known)
 	if err != nil {
 		return Recovered{}, err
 	}
@@ -117,17 +117,21 @@ func (j *Journal) recover() (Recovered, error) {
 	for id, p := range rd.open {
 		j.table.put(id, p)
 	}
+	for number, p := range rd.parked {
+		j.table.putParked(number, p)
+		j.parking.on.Store(true)
+	}
 	if _, err := j.roomLocked(0); err != nil {
 		j.w.refusing = true
 		j.log.Error("journal refuses intents, and so requests, until the disk is well", "err", err)
 	}
-	return Recovered{Open: len(rd.open), Segments: len(rd.segments), Torn: rd.torn, Damage: rd.damage}, nil
+	return Recovered{Open: len(rd.open) + j.table.resting, Segments: len(rd.segments), Torn: rd.torn, Damage: rd.damage}, nil
 }
 
 // quarantine copies a damaged segment, unless that was done by an earlier recovery.
 func (j *Journal) quarantine(s *readSegment, damage []*Damage) bool {
 	path := filepath.Join(j.dir, QuarantineDir, filepath.Base(s.path))
-	b, err := readAll(j.o.fs, s.path)
+	b, err := readAll(j.o.fs, s.path, nil)
 	if err == nil {
 		err = j.writeCopy(path, b)
 	}
@@ -168,6 +172,7 @@ type readSegment struct {
 	damaged  bool
 	ended    bool // a newer segment says where it ends
 	obsolete bool // left over by a crash while it was deleted
+	parked   bool // what is open in it is not in reading.open
 	frames   [4]int
 }
 
@@ -176,9 +181,12 @@ func (s *readSegment) empty() bool { return s.created.IsZero() && s.frames == [l
 
 // reading is what recovery gathers, from the newest segment to the oldest.
 type reading struct {
+	disk     fileSystem
 	dir      string
+	keep     int // when so many are open in the newer segments, those of older ones are parked
 	segments []*readSegment // oldest first
 	open     map[uuid.UUID]place
+	parked   map[uint32]*parked // by segment
 	settled  map[uuid.UUID]struct{}
 	ends     map[uint64]int64
 	gone     []uint64 // segments that must have been there
@@ -186,20 +194,25 @@ type reading struct {
 	began    bool     // a segment was read; those that come now are older
 	torn     int64
 	damage   []*Damage
+	buf      []byte // the segment that is being read
+}
+
+func newReading(disk fileSystem, dir string, keep int) *reading {
+	return &reading{
+		disk: disk, dir: dir, keep: keep,
+		open: make(map[uuid.UUID]place), parked: make(map[uint32]*parked), settled: make(map[uuid.UUID]struct{}), ends: make(map[uint64]int64),
+	}
 }
 
 // readSegments reads a folder. What is before h.oldest does not count, if h is known.
-func readSegments(disk fileSystem, dir string, h *head, known bool) (*reading, error) {
-	names, err := disk.List(dir)
+func readSegments(r *reading, h *head, known bool) (*reading, error) {
+	names, err := r.disk.List(r.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list segments: %w", err)
 	}
-	r := &reading{
-		dir: dir, open: make(map[uuid.UUID]place), settled: make(map[uuid.UUID]struct{}), ends: make(map[uint64]int64),
-	}
 	for _, name := range names {
 		id, ok := parseName(name)
-		path := filepath.Join(dir, name)
+		path := filepath.Join(r.dir, name)
 		switch {
 		case ok:
 			r.segments = append(r.segments, &readSegment{segment: segment{segmentID: id, sum: id.seed(), path: path}})
@@ -215,21 +228,23 @@ func readSegments(disk fileSystem, dir string, h *head, known bool) (*reading, e
 		if s.obsolete = known && s.number < h.oldest; s.obsolete {
 			continue
 		}
-		if err := r.read(disk, s); err != nil {
+		if err := r.read(s); err != nil {
 			return nil, err
 		}
 	}
+	r.park()
 	r.missing(h, known)
 	return r, nil
 }
 
 // read takes in a segment.
-func (r *reading) read(disk fileSystem, s *readSegment) error {
+func (r *reading) read(s *readSegment) error {
 	length, ended := r.ends[s.number]
 	if s.ended = ended; ended && length == 0 {
 		return nil
 	}
-	b, err := readAll(disk, s.path)
+	b, err := readAll(r.disk, s.path, r.buf)
+	r.buf = b
 	if errors.Is(err, os.ErrNotExist) { // deleted while it is being inspected
 		s.obsolete = true
 		return nil
@@ -250,7 +265,7 @@ func (r *reading) read(disk fileSystem, s *readSegment) error {
 		r.bad(s, 0, int64(len(b)), "it is a copy of "+id.name())
 		return nil
 	}
-	s.created = created
+	s.created, s.parked = created, len(r.open) >= r.keep
 	if ended && int64(len(b)) < length {
 		r.bad(s, int64(len(b)), length-int64(len(b)), "its end is missing")
 	}
@@ -279,9 +294,12 @@ func (r *reading) frame(s *readSegment, f frame) {
 	}
 	switch f.kind {
 	case kindIntent:
-		in, err := parseIntent(f.payload)
+		in, err := peekIntent(f.payload)
 		if err != nil {
 			r.bad(s, f.at, f.size(), err.Error())
+			return
+		}
+		if s.parked {
 			return
 		}
 		_, settled := r.settled[in.Exchange]

@@ -75,11 +75,17 @@ func (j *Journal) run() {
 			j.wakeUp()
 			continue
 		}
-		if now := time.Now(); !now.Before(retryTidy) && j.tidy() != nil { //nolint:forbidigo // the clock is read here, at the edge, and handed on
+		if now := time.Now(); !now.Before(retryTidy) && !j.tidyUp() { //nolint:forbidigo // the clock is read here, at the edge, and handed on
 			retryTidy = now.Add(retryInterval)
 			time.AfterFunc(retryInterval, j.wakeUp)
 		}
 	}
+}
+
+// tidyUp reports whether there is nothing left that the disk keeps it from.
+func (j *Journal) tidyUp() bool {
+	tidied, parked := j.tidy() == nil, j.park()
+	return tidied && parked
 }
 
 // flush makes what has been written durable. While the disk works on it, others append.

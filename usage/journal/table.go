@@ -4,6 +4,7 @@ package journal
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,18 @@ const longAgo = time.Duration(math.MinInt64)
 
 // tally is what a segment is kept for.
 type tally struct {
-	open  int   // or held
+	open  int   // or held, or parked
+	told  int   // of them
 	bytes int64 // of their frames
+}
+
+// with returns a tally with so many more intents like one.
+func (n tally) with(more int, p place) tally {
+	n.open, n.bytes = n.open+more, n.bytes+int64(more)*int64(p.size)
+	if p.told {
+		n.told += more
+	}
+	return n
 }
 
 // table is the set of intents that are open or held.
@@ -38,10 +49,13 @@ type table struct {
 	inside map[uint32]tally    // by segment
 	floor  time.Duration       // no open intent was seen earlier
 	lost   []uuid.UUID         // whose frames could not be read, until somebody asks for them
+
+	parked  map[uint32]*parked // by segment: what is open and not in the map above; no value is empty
+	resting int                // of them
 }
 
 func newTable() *table {
-	return &table{open: make(map[uuid.UUID]place), inside: make(map[uint32]tally)}
+	return &table{open: make(map[uuid.UUID]place), inside: make(map[uint32]tally), parked: make(map[uint32]*parked)}
 }
 
 // put adds an intent, or moves it to another place, where it is no older than it was. The lock must be held, here and in remove.
@@ -51,8 +65,7 @@ func (t *table) put(id uuid.UUID, p place) {
 		p.seen, p.held, p.told = max(p.seen, old.seen), old.held, old.told
 	}
 	t.open[id] = p
-	n := t.inside[p.segment]
-	t.inside[p.segment] = tally{n.open + 1, n.bytes + int64(p.size)}
+	t.inside[p.segment] = t.inside[p.segment].with(1, p)
 	t.floor = min(t.floor, p.seen)
 }
 
@@ -77,7 +90,11 @@ func (t *table) take(id uuid.UUID) (p place, ok bool) {
 func (t *table) hold(id uuid.UUID, now time.Duration) (ok, first bool) {
 	p, ok := t.open[id]
 	if ok = ok && !p.held; ok {
-		first = !p.told
+		if first = !p.told; first {
+			n := t.inside[p.segment]
+			n.told++
+			t.inside[p.segment] = n
+		}
 		p.held, p.told, p.seen = true, true, now
 		t.open[id] = p
 		t.held++
@@ -116,8 +133,7 @@ func (t *table) heldBefore(before time.Duration) (ids []uuid.UUID) {
 }
 
 func (t *table) subtract(p place) {
-	n := t.inside[p.segment]
-	n = tally{n.open - 1, n.bytes - int64(p.size)}
+	n := t.inside[p.segment].with(-1, p)
 	if n.open == 0 {
 		delete(t.inside, p.segment)
 		return
@@ -131,16 +147,101 @@ func (t *table) has(id uuid.UUID, segment uint32, at int64) (place, bool) {
 	return p, ok && p.segment == segment && int64(p.at) == at
 }
 
-// renew notes a sign of life of what was last seen at a time or later.
-func (t *table) renew(id uuid.UUID, since, now time.Duration) bool {
+// renew notes a sign of life of what was last seen at a time or later. Of what is parked, all of a segment then counts as alive.
+func (t *table) renew(id uuid.UUID, since, now time.Duration) (ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p, ok := t.open[id]
-	if ok = ok && !p.held && p.seen >= since; ok {
-		p.seen = max(p.seen, now)
-		t.open[id] = p
+	if p, is := t.open[id]; is {
+		if ok = !p.held && p.seen >= since; ok {
+			p.seen = max(p.seen, now)
+			t.open[id] = p
+		}
+		return ok
+	}
+	for _, p := range t.parked {
+		if p.within(id) && p.seen >= since {
+			p.seen, ok = max(p.seen, now), true
+		}
 	}
 	return ok
+}
+
+// park parks an intent that is open, was never held, and is where it was.
+func (t *table) park(id uuid.UUID, segment uint32, at int64, in *parked) {
+	p, is := t.has(id, segment, at)
+	if !is || p.held || p.told {
+		return
+	}
+	delete(t.open, id)
+	in.add(id, at)
+	in.seen = max(in.seen, p.seen)
+	t.resting++
+}
+
+// putParked adds what is parked in a segment that nothing else is known of.
+func (t *table) putParked(segment uint32, p *parked) {
+	if p.n == 0 {
+		return
+	}
+	t.parked[segment] = p
+	t.resting += p.n
+	t.inside[segment] = tally{open: p.n, bytes: p.bytes}
+}
+
+// hasAt reports whether the frame of a segment is an intent that is open or held there, or parked.
+func (t *table) hasAt(f frame, segment uint32) bool {
+	if len(f.payload) < len(uuid.UUID{}) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, here := t.has(uuid.UUID(f.payload[:16]), segment, f.at)
+	p := t.parked[segment]
+	if here || p == nil || !p.has(f.at) {
+		return here
+	}
+	_, owed := p.owed[uuid.UUID(f.payload[:16])]
+	return !owed
+}
+
+// isParked reports whether something of a segment is parked.
+func (t *table) isParked(segment uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.parked[segment] != nil
+}
+
+// parkable returns how many intents of a segment can be parked.
+func (t *table) parkable(segment uint32) int {
+	n := t.inside[segment]
+	if p := t.parked[segment]; p != nil {
+		n.open -= p.n
+	}
+	return n.open - n.told
+}
+
+// forgetEmpty lets go of what is known of a segment in which nothing is parked any more.
+func (t *table) forgetEmpty(segment uint32) {
+	if p := t.parked[segment]; p != nil && p.n == 0 {
+		delete(t.parked, segment)
+	}
+}
+
+// parkedSegments returns the segments of which something is parked, oldest first.
+func (t *table) parkedSegments(those func(*parked) bool) []uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.parkedSegmentsLocked(those)
+}
+
+func (t *table) parkedSegmentsLocked(those func(*parked) bool) (numbers []uint32) {
+	for number, p := range t.parked {
+		if those(p) {
+			numbers = append(numbers, number)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
 }
 
 // found is an open intent and its place.
@@ -188,7 +289,7 @@ func (t *table) tally(segment uint32) (of, all tally) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, n := range t.inside {
-		all = tally{all.open + n.open, all.bytes + n.bytes}
+		all = tally{all.open + n.open, all.told + n.told, all.bytes + n.bytes}
 	}
 	return t.inside[segment], all
 }
@@ -208,5 +309,7 @@ func (t *table) each() (out []found) {
 func (t *table) len() (open, held int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.open) - t.held, t.held
+	return t.lenLocked()
 }
+
+func (t *table) lenLocked() (open, held int) { return len(t.open) - t.held + t.resting, t.held }

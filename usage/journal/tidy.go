@@ -70,29 +70,41 @@ const evacuateStep = 64 << 10
 
 // evacuate writes what is open in s to the active segment, and makes that durable.
 func (j *Journal) evacuate(s *segment) error {
-	b, err := readAll(j.o.fs, s.path)
-	if err != nil {
-		return fmt.Errorf("read segment: %w", err)
-	}
-	var step []frame
-	size := int64(0)
-	move := func() {
-		if err == nil {
-			err = j.move(s, step, size)
+	j.parking.mu.Lock()
+	defer j.parking.mu.Unlock()
+	if j.table.isParked(uint32(s.number)) {
+		if err := j.unparkSegment(uint32(s.number)); err != nil {
+			return fmt.Errorf("read segment: %w", err)
 		}
-		step, size = step[:0], 0
 	}
-	scan(b[:min(int64(len(b)), s.size)], s.sum, func(f frame) {
+	var (
+		step     []frame
+		payloads = make([]byte, 0, evacuateStep+maxFrame) // of step; never grows, since they point into it
+		size     int64
+		failed   error
+	)
+	move := func() {
+		if failed == nil {
+			failed = j.move(s, step, size)
+		}
+		step, payloads, size = step[:0], payloads[:0], 0
+	}
+	err := j.scan(s, func(f frame) {
 		if f.kind != kindIntent {
 			return
 		}
+		at := len(payloads)
+		payloads = append(payloads, f.payload...)
+		f.payload = payloads[at:]
 		if step, size = append(step, f), size+f.size(); size >= evacuateStep {
 			move()
 		}
-	}, func(int64, int64) {})
-	move()
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("read segment: %w", err)
+	}
+	if move(); failed != nil {
+		return failed
 	}
 	if err := j.flush(); err != nil {
 		return err

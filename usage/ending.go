@@ -45,6 +45,23 @@ type Listener interface {
 	Ended(e Ending)
 }
 
+// Watcher is a [Listener] that is also told what lines say as soon as they are read, since it cannot wait until the book has them.
+type Watcher interface {
+	// Finished is told of an exchange whose end a line tells, before Ended is, if that is told at all: the processor may not have admitted it, and
+	// after a restart exchanges come that are in the book. The record, which has no cost, must not be kept. Calls come from one goroutine.
+	Finished(r *Record)
+}
+
+// finished tells the watchers of a line.
+func (in *Intents) finished(r *Record) {
+	if in == nil {
+		return
+	}
+	for _, w := range in.watchers {
+		w.Finished(r)
+	}
+}
+
 // recover tells the listeners of what an earlier life has left.
 func (in *Intents) recover() {
 	if len(in.o.Listeners) == 0 {

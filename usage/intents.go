@@ -52,6 +52,8 @@ type IntentOptions struct {
 
 	Listeners []Listener // to be told of the ends of exchanges
 
+	parkBacklog int64 // see behind
+
 	Logger     *slog.Logger          // nil discards
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -76,6 +78,8 @@ type Intents struct {
 	metrics intentMetrics
 	every   time.Duration // between two looks
 
+	watchers []Watcher // of o.Listeners
+
 	mu   sync.Mutex
 	gone time.Time // no Envoy of then lives any more; zero: all is well
 
@@ -99,6 +103,7 @@ type intentMetrics struct {
 
 // NewIntents returns intents, after the listeners were told of what an earlier life has left. Until Run is called none is resolved.
 func NewIntents(o IntentOptions) *Intents {
+	o.parkBacklog = cmp.Or(o.parkBacklog, defaultParkBacklog)
 	o.Lease, o.Keep = cmp.Or(o.Lease, DefaultLease), cmp.Or(o.Keep, DefaultKeep)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -124,6 +129,11 @@ func NewIntents(o IntentOptions) *Intents {
 				Name: "weir_usage_malformed_intents_total", Help: "Intents without a ticket that can be read. They make no row; the log names each.",
 			}),
 		},
+	}
+	for _, l := range o.Listeners {
+		if w, is := l.(Watcher); is {
+			in.watchers = append(in.watchers, w)
+		}
 	}
 	in.recover()
 	return in
@@ -185,20 +195,17 @@ func (in *Intents) alive(exchange uuid.UUID) {
 	}
 }
 
-const (
-	// parkBacklog is how many bytes of lines wait when intents leave memory, some tens of thousands of lines: a book that takes them is never so far
-	// behind, however many exchanges are under way. Intents come back when it is not behind any more.
-	parkBacklog   = 32 << 20
-	unparkBacklog = 8 << 20
-)
+// defaultParkBacklog is some tens of thousands of lines. A book that takes them is never so far behind, however many exchanges are under way.
+const defaultParkBacklog = 32 << 20
 
-// behind is told by the Shipper, at each look, how many bytes of lines are not in the book.
+// behind is told by the Shipper, at each look, how many bytes of lines are not in the book. If these are many the intents of most of them leave memory,
+// until they are few again.
 func (in *Intents) behind(backlog int64) {
 	switch {
 	case in == nil:
-	case backlog > parkBacklog:
+	case backlog > in.o.parkBacklog:
 		in.o.Journal.Park(true)
-	case backlog < unparkBacklog:
+	case backlog < in.o.parkBacklog/4:
 		in.o.Journal.Park(false)
 	}
 }

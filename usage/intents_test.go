@@ -121,12 +121,15 @@ type replica struct {
 	lease   time.Duration
 	heard   *heard // in this life
 	pricer  Pricer
+	o       journal.Options
+	backlog int64 // IntentOptions.parkBacklog
 }
 
 func newReplica(t testing.TB, book *resolvingLedger, lease time.Duration) *replica {
 	t.Helper()
 	dir := t.TempDir()
 	r := &replica{TB: t, dir: filepath.Join(dir, "log"), jdir: filepath.Join(dir, "journal-0"), book: book, said: &bytes.Buffer{}, lease: lease}
+	r.o.SyncInterval = time.Hour // the disk is synced by a test of the journal's own; here it would only take time
 	if err := os.Mkdir(r.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -137,15 +140,14 @@ func newReplica(t testing.TB, book *resolvingLedger, lease time.Duration) *repli
 // start begins a life of the processor.
 func (r *replica) start() {
 	r.Helper()
-	// The disk is synced by a test of the journal's own; here it would only take time.
-	j, found, err := journal.Open(r.jdir, journal.Options{SyncInterval: time.Hour})
+	j, found, err := journal.Open(r.jdir, r.o)
 	if err != nil || len(found.Damage) > 0 {
 		r.Fatal(err, found.Damage)
 	}
 	log := slog.New(slog.NewTextHandler(r.said, nil))
 	r.guess, r.journal = NewEstimator(), j
 	r.heard = &heard{TB: r.TB, left: make(map[uuid.UUID]bool), ends: make(map[uuid.UUID]How)}
-	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log})
+	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log, parkBacklog: r.backlog})
 	r.ship = NewShipper(Options{Dir: r.dir, Book: r.book, Intents: r.intents, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Logger: log})
 }
 
@@ -159,6 +161,7 @@ func (r *replica) stop() {
 // kill ends a life as SIGKILL does: the next goes on with what the files hold now.
 func (r *replica) kill() {
 	r.Helper()
+	synctest.Wait() // files that are being written to cannot be copied
 	next := r.jdir + "x"
 	if err := os.CopyFS(next, os.DirFS(r.jdir)); err != nil {
 		r.Fatal(err)

@@ -17,7 +17,7 @@ import (
 // headBytes is how much of a log's beginning is kept to notice that another was written in its place.
 const headBytes = 1 << 10
 
-// keepRecords is how many records' room a log keeps from one batch to the next, unless the next ones are as large.
+// keepRecords is how many records' room is kept from one batch to the next, unless the next ones are as large.
 const keepRecords = 4096
 
 // logFile is a log that is being followed. It stays open, so that it can be read to its end after it was deleted.
@@ -38,7 +38,7 @@ type logFile struct {
 	since  time.Time // when the oldest bytes of batch were read
 	retry  backoff
 
-	seen   int64 // attempts and bad lines up to here have been reported
+	told
 	target int64 // when draining: how far to go
 	missed int   // looks since it was last seen in the directory
 	frozen bool  // overwritten: what is in the file now is another log, and this one ends with the batch
@@ -127,6 +127,7 @@ func (f *logFile) place(pos int64) error {
 		if err := f.boundary(pos); err != nil {
 			return err
 		}
+		clear(b.Records)
 		b.From, b.To, b.Records = pos, pos, b.Records[:0]
 		f.audit.whole = time.Time{}
 		f.lines.seek(pos)
@@ -156,8 +157,9 @@ func (f *logFile) boundary(pos int64) error {
 // posted notes that the batch is in the book.
 func (f *logFile) posted() {
 	f.batch.From = f.batch.To
+	clear(f.batch.Records) // which hold on to what was read
 	if n := cap(f.batch.Records); n > keepRecords && len(f.batch.Records) < n/2 {
-		f.batch.Records = nil // the backlog is over: megabytes that a log may never need again
+		f.batch.Records = nil // the backlog is over: megabytes that may never be needed again
 	}
 	f.batch.Records = f.batch.Records[:0]
 	f.audit.whole = time.Time{} // until the book says so itself

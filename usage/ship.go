@@ -91,7 +91,8 @@ func clockOr(clock func() time.Time) func() time.Time {
 //
 // It keeps no state of its own. The book says up to where each log is posted, and moves that position in the transaction that writes the
 // rows; so it does not matter when this process, Envoy or the database dies. What has not been posted stays on the disk, and is limited by
-// it alone: at any time no more is held in memory than a batch and a chunk of each log.
+// it alone: at any time little more is held in memory than a batch and a chunk of each log, however long the book does not answer. What is new in
+// the logs is told of all the same, to who is to be told of attempts, and to a [Watcher].
 //
 // A book that was set back, as by a fail-over to a standby that lagged, shows in its positions, which are read again from time to time: what
 // it lost is shipped again from the logs that are still there. See [Spool] for how long that is.
@@ -108,6 +109,8 @@ type Shipper struct {
 	live     map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
 	warned   map[string]string // the last complaint about a path that cannot be opened
 	found    Line              // the line that is being taken in
+	peeking  bool              // only to tell of it
+	spare    []Record          // room for the next batch
 	draining bool
 	blind    bool    // the last look did not see everything
 	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer

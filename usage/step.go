@@ -24,12 +24,15 @@ func (s *Shipper) step(ctx context.Context, now time.Time) (busy bool) {
 	for _, f := range s.files {
 		if now.Before(f.retry.at) {
 			taken[f.batch.Writer] = true
+			s.ahead(f, now)
 			continue
 		}
 		more, err := s.turn(ctx, f, now, taken)
 		if err != nil {
 			s.failed(f, now, err)
+			s.ahead(f, now)
 		}
+		s.reclaim(f)
 		busy = busy || more
 	}
 	s.files = slices.DeleteFunc(s.files, s.release)
@@ -173,6 +176,7 @@ func (s *Shipper) turn(ctx context.Context, f *logFile, now time.Time, taken map
 			return false, err
 		}
 	}
+	f.early = nil
 	full := false
 	if !f.frozen {
 		if full, err = s.read(f, now); err != nil {
@@ -277,8 +281,10 @@ func (s *Shipper) post(ctx context.Context, f *logFile) error {
 func (s *Shipper) read(f *logFile, now time.Time) (full bool, err error) {
 	b := &f.batch
 	f.lines.limit = f.info.Size()
+	s.lend(f)
+	rows, bytes := s.room(f)
 	for {
-		if len(b.Records) >= s.o.BatchRows || b.To-b.From >= s.o.BatchBytes {
+		if len(b.Records) >= rows || b.To-b.From >= bytes {
 			return true, nil
 		}
 		l, ok, err := f.lines.next()
@@ -342,6 +348,12 @@ func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 	}
 	r := NewRecord(l, t, s.guess)
 	r.Seq = end
+	if fresh {
+		s.o.Intents.finished(&r)
+	}
+	if s.peeking {
+		return nil
+	}
 	f.batch.Records = append(f.batch.Records, r)
 	return nil
 }

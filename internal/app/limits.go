@@ -173,6 +173,9 @@ func (l *limits) Left(t *policy.Ticket) {
 	})
 }
 
+// Finished implements [usage.Watcher]: while the database is away nothing else tells that an exchange is over.
+func (l *limits) Finished(r *usage.Record) { l.limiter.Settle(r.Exchange, r.Input, r.Output) }
+
 // Ended implements [usage.Listener].
 func (l *limits) Ended(e usage.Ending) {
 	switch {

@@ -83,8 +83,12 @@ func (l *Limiter) End(exchange uuid.UUID) {
 	l.forget(exchange)
 }
 
+// maxWaiting is how many exchanges are remembered until there are limits. After an outage of the database a processor may find any number that are not
+// settled, most of which ended long ago.
+const maxWaiting = 50_000
+
 // Restore notes an exchange that an earlier life of the processor admitted, and that may still be under way. What it uses is taken when it is settled. It may
-// be called before there are limits.
+// be called before there are limits; of very many then the first are noted.
 func (l *Limiter) Restore(d *policy.Demand) {
 	l.early.mu.Lock()
 	defer l.early.mu.Unlock()
@@ -95,7 +99,9 @@ func (l *Limiter) Restore(d *policy.Demand) {
 	if l.early.waiting == nil {
 		l.early.waiting = make(map[uuid.UUID]policy.Demand)
 	}
-	l.early.waiting[d.Exchange] = *d
+	if len(l.early.waiting) < maxWaiting {
+		l.early.waiting[d.Exchange] = *d
+	}
 }
 
 func (l *Limiter) restore(exchange uuid.UUID, d *policy.Demand) {

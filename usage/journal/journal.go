@@ -30,6 +30,7 @@ const (
 const (
 	DefaultSyncInterval = 5 * time.Millisecond
 	DefaultSegmentBytes = 16 << 20
+	DefaultParkAbove    = 50_000
 )
 
 // maxSegmentBytes keeps offsets below 4 GiB, with room for a group that does not fit.
@@ -40,11 +41,11 @@ type Options struct {
 	Durability   Durability            // empty means Async
 	SyncInterval time.Duration         // from a first write to the sync in the background; zero means DefaultSyncInterval
 	SegmentBytes int64                 // a segment that would become longer is followed by the next; zero means DefaultSegmentBytes
+	ParkAbove    int                   // how many open intents are in memory while others may be parked, see Park; zero means DefaultParkAbove
 	Logger       *slog.Logger          // nil discards
 	Registerer   prometheus.Registerer // nil: no metrics
 
-	fs        fileSystem // nil: the real one
-	parkAbove int        // open intents in memory, see Park; zero means defaultParkAbove
+	fs fileSystem // nil: the real one
 }
 
 func (o *Options) setDefaults() error {
@@ -54,7 +55,7 @@ func (o *Options) setDefaults() error {
 	}
 	o.SyncInterval = cmp.Or(o.SyncInterval, DefaultSyncInterval)
 	o.SegmentBytes = min(cmp.Or(o.SegmentBytes, DefaultSegmentBytes), maxSegmentBytes)
-	o.parkAbove = cmp.Or(o.parkAbove, defaultParkAbove)
+	o.ParkAbove = cmp.Or(o.ParkAbove, DefaultParkAbove)
 	if o.fs == nil {
 		o.fs = disk{}
 	}

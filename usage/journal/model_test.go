@@ -243,7 +243,7 @@ func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				x := &model{T: t, rng: rand.New(rand.NewPCG(seed, 4)), m: newMemory(), fates: make(map[int]fate), healthy: true}
-				x.o = Options{fs: x.m, SegmentBytes: int64(500 + x.rng.IntN(4000)), parkAbove: 1 + x.rng.IntN(20), Logger: logger(&x.said)}
+				x.o = Options{fs: x.m, SegmentBytes: int64(500 + x.rng.IntN(4000)), ParkAbove: 1 + x.rng.IntN(20), Logger: logger(&x.said)}
 				if seed%2 == 1 {
 					x.o.Durability = Fsync
 				}

@@ -16,9 +16,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// defaultParkAbove is how many open intents the table holds while others may be parked, besides those of the segment that is being written to.
-const defaultParkAbove = 50_000
-
 // parked are open intents of a segment that are known on the disk alone. A bit for each is what they take of memory. They were never held.
 type parked struct {
 	least int64 // no frame of an intent in the segment is shorter: so at/least is another number for each
@@ -78,7 +75,7 @@ type parking struct {
 }
 
 // Park says whether intents may leave memory: on is for times in which many wait for the books, as in an outage of these. Then no more than
-// some 50,000, and those of the segment that is being written to, are in memory; the others are on the disk alone and are looked for there when
+// [Options].ParkAbove, and those of the segment that is being written to, are in memory; the others are on the disk alone and are looked for there when
 // they are settled. Off brings all of them back, in the background. It is cheap to be called with what was said before.
 //
 // A journal that has more than that when it is opened begins with on.
@@ -122,11 +119,11 @@ func (j *Journal) parkable() *segment {
 	t := j.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.open)-t.held <= j.o.parkAbove || j.w.broken != nil {
+	if len(t.open)-t.held <= j.o.ParkAbove || j.w.broken != nil {
 		return nil
 	}
 	for _, s := range j.w.segments {
-		if s != j.w.active && !s.dirty && !s.stays && t.parkable(uint32(s.number)) > j.o.parkAbove/64 {
+		if s != j.w.active && !s.dirty && !s.stays && t.parkable(uint32(s.number)) > j.o.ParkAbove/64 {
 			return s
 		}
 	}

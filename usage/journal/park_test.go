@@ -62,7 +62,7 @@ func TestMemoryDoesNotGrowWithWhatWaitsForTheBooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n+1 == first || n+1 == second {
-			parkedSoon(t, j, defaultParkAbove+DefaultSegmentBytes/100)
+			parkedSoon(t, j, DefaultParkAbove+DefaultSegmentBytes/100)
 			at[n+1] = heap()
 			t.Logf("%d open: %d in memory, %d KiB alive", n+1, inMemory(j), at[n+1]>>10)
 		}
@@ -104,7 +104,7 @@ func TestMemoryDoesNotGrowWithWhatWaitsForTheBooks(t *testing.T) {
 // parkedJournal is one of several segments with most of its 60 intents parked.
 func parkedJournal(t *testing.T, o Options) *Journal {
 	t.Helper()
-	o.SegmentBytes, o.parkAbove = 1500, 10
+	o.SegmentBytes, o.ParkAbove = 1500, 10
 	j, _, err := Open("j", o)
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestParkedIntentsAreSettledThoughTheDiskCannotBeRead(t *testing.T) {
 		left := m.kill()
 		wantCounts(t, j, 58, 0)
 		mustClose(t, j)
-		again := open(t, "j", Options{fs: left, parkAbove: 5})
+		again := open(t, "j", Options{fs: left, ParkAbove: 5})
 		wantCounts(t, again, 58, 0)
 	})
 }
@@ -264,14 +264,14 @@ func TestCopyOfAParkedIntentIsNotOpenTwice(t *testing.T) {
 		left := m.kill()
 		mustClose(t, j)
 		left.fail = m.fail
-		again, r, err := Open("j", Options{fs: left, SegmentBytes: 1500, parkAbove: 10})
+		again, r, err := Open("j", Options{fs: left, SegmentBytes: 1500, ParkAbove: 10})
 		if err != nil || r.Open != 60 {
 			t.Fatal(r, err)
 		}
 		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the time of a synctest bubble
 		crashed := left.kill()
 		mustClose(t, again)
-		third, r, err := Open("j", Options{fs: crashed, SegmentBytes: 1500, parkAbove: 10})
+		third, r, err := Open("j", Options{fs: crashed, SegmentBytes: 1500, ParkAbove: 10})
 		if err != nil || r.Open != 60 {
 			t.Fatal(r, err)
 		}

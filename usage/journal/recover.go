@@ -83,7 +83,7 @@ func (j *Journal) recover() (Recovered, error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("open head: %w", err)
 	}
-	rd, err := readSegments(newReading(j.o.fs, j.dir, j.o.parkAbove), &j.head, known)
+	rd, err := readSegments(newReading(j.o.fs, j.dir, j.o.ParkAbove), &j.head, known)
 	if err != nil {
 		return Recovered{}, err
 	}
@@ -183,7 +183,7 @@ func (s *readSegment) empty() bool { return s.created.IsZero() && s.frames == [l
 type reading struct {
 	disk     fileSystem
 	dir      string
-	keep     int // when so many are open in the newer segments, those of older ones are parked
+	keep     int            // when so many are open in the newer segments, those of older ones are parked
 	segments []*readSegment // oldest first
 	open     map[uuid.UUID]place
 	parked   map[uint32]*parked // by segment

@@ -54,10 +54,17 @@ func (s *Shipper) room(f *logFile) (rows int, bytes int64) {
 	return max(rows, s.o.BatchRows/share, 1), max(bytes, s.o.BatchBytes/share, 1)
 }
 
-// lend gives a log the memory that the batch before it was in.
+// backlogLine is how long a line is at least, more or less.
+const backlogLine = 400
+
+// lend gives a log the memory that the batch before it was in, or at once as much as the next batch takes if that is large.
 func (s *Shipper) lend(f *logFile) {
 	if f.batch.Records == nil {
 		f.batch.Records, s.spare = s.spare, nil
+	}
+	want := int(min(f.lag(f.info.Size())/backlogLine, int64(s.o.BatchRows)))
+	if len(f.batch.Records) == 0 && want > max(cap(f.batch.Records), keepRecords) {
+		f.batch.Records = make([]Record, 0, want)
 	}
 }
 

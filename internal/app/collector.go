@@ -11,15 +11,15 @@ import (
 )
 
 // The processor's live heap is small and short-lived messages are most of what it allocates, so collecting less often costs some tens
-// of megabytes and saves CPU on each request. When much is alive, as the intents of a long outage of Postgres are, the same share would be
-// hundreds of megabytes: so the garbage between two collections is at most garbageBytes, or a quarter of what is alive. The limit takes over where
-// large bodies pile up. GOGC and GOMEMLIMIT win over all of this.
+// of megabytes and saves CPU on each request. When much is alive, as while a long outage of Postgres is caught up with, the same share would be
+// hundreds of megabytes: so the garbage between two collections is at most garbageBytes, or a quarter of what is alive. That is looked at often, since
+// what is alive can grow by tens of megabytes in a second. The limit takes over where large bodies pile up. GOGC and GOMEMLIMIT win over all of this.
 const (
 	gcMost       = 400 // percent of what is alive
 	gcLeast      = 25  // intents hold no pointers, so marking them costs little
 	garbageBytes = 64 << 20
 	memoryLimit  = 2 << 30 // bytes
-	tuneInterval = time.Second
+	tuneInterval = 100 * time.Millisecond
 )
 
 // tuneCollector sets the collector's pace until ctx ends.

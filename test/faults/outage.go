@@ -186,11 +186,12 @@ func (w *world) ask(transport http.RoundTripper) error {
 		return err
 	}
 	defer resp.Body.Close() //nolint:errcheck // what was read is what counts
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d", resp.StatusCode)
+		return fmt.Errorf("status %d: %s", resp.StatusCode, answer)
 	}
 	return nil
 }

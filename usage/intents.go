@@ -70,6 +70,8 @@ type IntentOptions struct {
 //
 // That a book was set back shows in a position of its own, which each call of the Resolver moves, as it shows to a [Shipper] in those of logs.
 //
+// While the book is far behind, as in an outage, most intents are on the disk alone: see [journal.Journal.Park].
+//
 // A lease is measured by the monotonic clock, and begins anew when the process does: then its lines may be waiting in the log. An exchange
 // whose line another processor posts is found in the book when its lease ends here.
 type Intents struct {

@@ -35,6 +35,11 @@ type limits struct {
 	failed  prometheus.Counter
 }
 
+var (
+	_ usage.Listener = (*limits)(nil)
+	_ usage.Watcher  = (*limits)(nil)
+)
+
 // remembered is what a replica must know of itself after a restart.
 type remembered struct {
 	Replica uuid.UUID `json:"replica"`

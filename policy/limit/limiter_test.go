@@ -383,6 +383,24 @@ func TestExchangesOfAnEarlierLifeCount(t *testing.T) {
 	}
 }
 
+func TestExchangesOfAnEarlierLifeAreBoundedUntilThereAreLimits(t *testing.T) {
+	a := &alone{t: t, now: epoch}
+	a.Limiter = New(Options{Clock: func() time.Time { return a.now }})
+	first := a.demand(ask{1, 2, "m", 0, 0})
+	a.Restore(first)
+	for range maxWaiting {
+		a.Restore(a.demand(ask{1, 2, "m", 0, 0}))
+	}
+	a.set(Limit{ID: 1, Key: 2, Rates: Rates{Requests: 60}})
+	if got := a.Stats().Exchanges; got != maxWaiting {
+		t.Errorf("%d exchanges are remembered, want %d", got, maxWaiting)
+	}
+	a.Settle(first.Exchange, 0, 0)
+	if got := a.Stats().Exchanges; got != maxWaiting-1 {
+		t.Errorf("the first is not remembered: %d are, when it has ended", got)
+	}
+}
+
 func TestIdleBucketsVanish(t *testing.T) {
 	a := newAlone(t, Limit{ID: 1, Each: true, Rates: Rates{Requests: 60, Concurrent: 2}})
 	for key := range int64(10_000) {

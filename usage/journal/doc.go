@@ -54,7 +54,21 @@
 // An intent that made a row by itself, since no line told its end, is held for a while before it is settled: if the books forget the row,
 // nothing else tells of it. That it is held is in memory alone. On the disk, and for a new process, it is open, and is looked up as above.
 //
+// # Memory
+//
+// Tickets stay on the disk; of an intent the memory has its id and its place. While many wait for the books ([Journal.Park]) the disk alone has
+// those too, but for the last segments:
+//
+//	in memory   open or held: what is settled, renewed or held is found by its id
+//	parked      open, in a segment that is not written to any more: one bit in memory for each frame, and for the segment the first and the last id
+//	            and the latest sign of life. A segment is read when one of its exchanges may be among those that are to be settled
+//
+// It works with any ids, and is quick with those that grow with the time of admission: then a batch of settled ones, which is about in that order,
+// is in one or two segments. What is parked is never held; what must be looked at by itself, as when leases are over, comes back first.
+//
 // # Recovery
+//
+// What is open beyond the newest intents is parked at once; what is settled, 16 bytes each, is in memory while the segments are read.
 //
 //	bad bytes up to the end of the newest segment    a torn write: passed over
 //	bad bytes anywhere else, a segment that is gone  a [Damage]: reported, the segment copied to quarantine/, every valid frame still read

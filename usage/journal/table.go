@@ -12,7 +12,8 @@ import (
 )
 
 // place is where the frame of an intent is that is open or held. Tickets stay on the disk: an intent takes 41 bytes of a map that is between
-// 7/16 and 7/8 full, thus 47 to 94 bytes of memory, and none that the garbage collector looks into. A million are 50 to 90 MB.
+// 7/16 and 7/8 full, thus 47 to 94 bytes of memory, and none that the garbage collector looks into. A million are 50 to 90 MB; see [Journal.Park] for
+// where these could wait for the books.
 type place struct {
 	segment uint32        // its number
 	at      uint32        // offset of the frame

@@ -18,7 +18,7 @@ fn request(x: &Exchange) -> Verdict {
     let mut length = 0;
     for t in x.texts() {
         length += t.text.len();
-        if words.iter().any(|w| t.text.contains(w.as_str())) {
+        if words.iter().any(|w| t.contains(w)) {
             return Verdict::deny(403, "forbidden_word", "This prompt has a word that is not allowed here.");
         }
     }

@@ -61,6 +61,16 @@ impl<'a> Text<'a> {
         let text = unsafe { core::str::from_utf8_unchecked(f.bytes(2)) };
         Text { id: f.number(1).unwrap_or(0), text }
     }
+
+    /// Where a word first stands in the text, in bytes: [`crate::find`], which is much faster here than that of the standard library.
+    pub fn find(&self, word: &str) -> Option<usize> {
+        crate::find(self.text, word)
+    }
+
+    /// Whether a word stands in the text.
+    pub fn contains(&self, word: &str) -> bool {
+        crate::contains(self.text, word)
+    }
 }
 
 /// A header field.

@@ -6,7 +6,7 @@
 //! use weir_plugin::{Exchange, Verdict};
 //!
 //! fn request(x: &Exchange) -> Verdict {
-//!     if x.texts().any(|t| t.text.contains("PRIVATE KEY")) {
+//!     if x.texts().any(|t| t.contains("PRIVATE KEY")) {
 //!         return Verdict::deny(403, "no_secrets", "Take the key out of the prompt.");
 //!     }
 //!     Verdict::go_on()
@@ -19,9 +19,11 @@
 
 mod given;
 pub mod host;
+mod search;
 mod verdict;
 
 pub use given::{Event, Exchange, Fields, Header, Kind, Message, Text, Tool, ToolCall, Usage};
+pub use search::{contains, find};
 pub use verdict::Verdict;
 
 /// Exports a plugin's functions: `configure: fn(&[u8]) -> Result<(), String>`, `request: fn(&Exchange) -> Verdict`, `event: fn(&Event) -> Verdict`. Export only

@@ -158,7 +158,7 @@ func (g *generator) address() Code {
 func (g *generator) operation(t byte) Code {
 	switch t {
 	case I32:
-		switch g.IntN(6) {
+		switch g.IntN(7) {
 		case 0:
 			return Seq(g.address(), Op(g.oneOf(0x28, 0x2c, 0x2d, 0x2e, 0x2f), 0, 3))
 		case 1:
@@ -169,6 +169,8 @@ func (g *generator) operation(t byte) Code {
 			return Seq(g.value(I32), Op(g.oneOf(0x67, 0x68, 0x69, 0xc0, 0xc1)))
 		case 4:
 			return Op(0x3f, 0)
+		case 5: // v128.load, i8x16.splat, a comparison, and any_true or bitmask: how the SDK for Rust looks for words
+			return Seq(g.address(), Op(0xfd, 0, 0, byte(g.IntN(16))), g.value(I32), Op(0xfd, 15), Op(0xfd, g.oneOf(35, 36, 38, 44)), Op(0xfd, g.oneOf(0x53, 0x64)))
 		}
 		return Seq(g.value(I32), g.value(I32), Op(g.oneOf(0x6a, 0x6b, 0x6c, 0x6d, 0x70, 0x71, 0x73, 0x74, 0x76, 0x77, 0x49, 0x4a)))
 	case I64:

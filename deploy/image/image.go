@@ -79,13 +79,16 @@ func (b blob) descriptor() object {
 	return object{"mediaType": b.mediaType, "digest": "sha256:" + digestOf(b.content), "size": len(b.content)}
 }
 
+// path is where the archive has it.
+func (b blob) path() string { return "blobs/sha256/" + digestOf(b.content) }
+
 // encode makes a blob of an object.
 func encode(mediaType string, o object) (blob, error) {
 	b, err := json.Marshal(o)
 	return blob{mediaType, b}, err
 }
 
-// write writes the archive: a layer, its configuration, a manifest, an index.
+// write writes the archive: a layer, its configuration, a manifest, the index of OCI and that of docker save.
 func write(to io.Writer, o options) error {
 	plain, packed, err := layer(files(o))
 	if err != nil {
@@ -109,14 +112,20 @@ func write(to io.Writer, o options) error {
 	if err != nil {
 		return err
 	}
+	// The index of docker save. docker load reads no other, unless the engine keeps its images in containerd.
+	classic, err := json.Marshal([]object{{"Config": config.path(), "RepoTags": []string{o.name}, "Layers": []string{l.path()}}})
+	if err != nil {
+		return fmt.Errorf("encode the index of docker save: %w", err)
+	}
 	parts := []entry{
 		{"oci-layout", 0o644, 0, []byte(`{"imageLayoutVersion":"1.0.0"}`)},
 		{"index.json", 0o644, 0, index.content},
+		{"manifest.json", 0o644, 0, classic},
 		{"blobs/", 0o755, 0, nil},
 		{"blobs/sha256/", 0o755, 0, nil},
 	}
 	for _, b := range []blob{l, config, manifest} {
-		parts = append(parts, entry{"blobs/sha256/" + digestOf(b.content), 0o644, 0, b.content})
+		parts = append(parts, entry{b.path(), 0o644, 0, b.content})
 	}
 	return archive(to, parts)
 }

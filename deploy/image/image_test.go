@@ -76,10 +76,13 @@ type named struct {
 	Size              int
 }
 
+// pathOf is where what a descriptor names is.
+func pathOf(d named) string { return "blobs/" + strings.Replace(d.Digest, ":", "/", 1) }
+
 // blobOf finds what a descriptor names and checks that it is that.
 func blobOf(t *testing.T, archive map[string]member, d named) []byte {
 	t.Helper()
-	b := archive["blobs/"+strings.Replace(d.Digest, ":", "/", 1)].content
+	b := archive[pathOf(d)].content
 	sum := sha256.Sum256(b)
 	if "sha256:"+hex.EncodeToString(sum[:]) != d.Digest || len(b) != d.Size || d.MediaType == "" {
 		t.Fatalf("%+v names %d bytes of %x", d, len(b), sum)
@@ -135,6 +138,14 @@ func TestTheImageHoldsTheProgramAndNoShell(t *testing.T) {
 	}](t, blobOf(t, archive, manifest.Config))
 	if config.OS != "linux" || config.Architecture != runtime.GOARCH || config.Config.User != "65532:65532" {
 		t.Errorf("configuration %+v", config)
+	}
+	classic := decode[[]struct {
+		Config           string
+		RepoTags, Layers []string
+	}](t, archive["manifest.json"].content)
+	if len(classic) != 1 || classic[0].Config != pathOf(manifest.Config) || !slices.Equal(classic[0].RepoTags, []string{"weir:test"}) ||
+		!slices.Equal(classic[0].Layers, []string{pathOf(manifest.Layers[0])}) {
+		t.Errorf("docker load reads %+v, the layout of OCI has %+v", classic, manifest)
 	}
 	z, err := gzip.NewReader(bytes.NewReader(blobOf(t, archive, manifest.Layers[0])))
 	if err != nil {

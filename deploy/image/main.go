@@ -3,8 +3,8 @@
 // Command image packs a weir program into an image of containers, without an engine: make image.
 //
 // The image holds the program, the certificates that this machine trusts, a user without rights, and nothing else: no shell, no package manager,
-// no library. It is an archive in the layout of OCI (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md), which docker load,
-// podman load, skopeo copy oci-archive: and kind load image-archive take. The same program makes the same bytes.
+// no library. It is an archive in the layout of OCI (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md), with the index of
+// docker save besides, which docker load, podman load, skopeo copy oci-archive: and kind load image-archive take. The same program makes the same bytes.
 package main
 
 import (

@@ -18,6 +18,9 @@ import (
 const (
 	DetailsDenied = "weir_denied" // refused
 	DetailsReply  = "weir_reply"  // answered by the gateway itself, as GET /v1/models is
+
+	// DetailsWithheld is of a refusal that takes the place of a provider's good answer: what that has cost is owed all the same. Package usage reads it.
+	DetailsWithheld = "weir_withheld"
 )
 
 // continuing is the part of the answer to headers that all share; it is never changed.
@@ -36,15 +39,15 @@ func continueResponse(id uuid.UUID, watched bool) *extprocv3.ProcessingResponse 
 	return r
 }
 
-func denialResponse(id string, d *policy.Denial) *extprocv3.ProcessingResponse {
+func denialResponse(id string, d *policy.Denial, details string) *extprocv3.ProcessingResponse {
 	if d.Reply != nil {
-		r := immediate(d.Reply.Status, id, d.Reply.Body, DetailsDenied)
+		r := immediate(d.Reply.Status, id, d.Reply.Body, details)
 		for _, h := range d.Reply.Headers { // a later one takes the place of an earlier one of its name
 			r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader(h.Name, h.Value))
 		}
 		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: r}}
 	}
-	r := immediate(d.Status, id, d.Body(), DetailsDenied)
+	r := immediate(d.Status, id, d.Body(), details)
 	if d.RetryAfter > 0 {
 		seconds := (d.RetryAfter + time.Second - 1) / time.Second
 		r.Headers.SetHeaders = append(r.Headers.SetHeaders, setHeader("retry-after", strconv.FormatInt(int64(seconds), 10)))

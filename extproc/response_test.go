@@ -16,7 +16,7 @@ func TestDenialSaysWhenToRetryInWholeSeconds(t *testing.T) {
 	for after, want := range map[time.Duration]string{
 		0: "", time.Nanosecond: "1", time.Second: "1", 1001 * time.Millisecond: "2", time.Hour: "3600",
 	} {
-		r := denialResponse("id", &policy.Denial{Status: 429, RetryAfter: after})
+		r := denialResponse("id", &policy.Denial{Status: 429, RetryAfter: after}, DetailsDenied)
 		got := ""
 		for _, h := range r.GetImmediateResponse().GetHeaders().GetSetHeaders() {
 			if h.GetHeader().GetKey() == "retry-after" {

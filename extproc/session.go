@@ -125,10 +125,14 @@ func (x *session) misconfigured(fault string) *extprocv3.ProcessingResponse {
 }
 
 func (x *session) refuse(d *policy.Denial) *extprocv3.ProcessingResponse {
+	details := DetailsDenied
+	if x.watch != nil && x.watch.answered {
+		details = DetailsWithheld
+	}
 	x.waiting = false
 	x.code = d.Code
 	x.server.metrics.refused.WithLabelValues(d.Code).Inc()
-	return denialResponse(x.id(), d)
+	return denialResponse(x.id(), d, details)
 }
 
 // id returns the exchange's id; empty when not even headers have come.

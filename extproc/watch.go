@@ -15,10 +15,11 @@ import (
 
 // watch is a response on its way through the processor.
 type watch struct {
-	watcher policy.Watcher
-	over    bool   // the client gets nothing more
-	whole   bool   // the body comes in one piece, and the head waits for it
-	tags    string // that Envoy was told of last
+	watcher  policy.Watcher
+	answered bool   // by a provider, and well
+	over     bool   // the client gets nothing more
+	whole    bool   // the body comes in one piece, and the head waits for it
+	tags     string // that Envoy was told of last
 }
 
 // watchMode has Envoy bring the response too, chunk by chunk. It repeats what Envoy's configuration says of the request, since it stands in the place
@@ -73,6 +74,7 @@ func (w *watch) decide(x *session, m *extprocv3.ProcessingRequest) (answer *extp
 
 func (w *watch) head(x *session, h *extprocv3.HttpHeaders) (answer *extprocv3.ProcessingResponse, done bool) {
 	status, headers := responseHead(h)
+	w.answered = status >= 200 && status < 300
 	ruling, whole := w.watcher.Head(status, headers)
 	if ruling == nil {
 		ruling = &policy.HeadRuling{}

@@ -175,7 +175,7 @@ func TestWholeBodyMayBeDeniedInsteadOfAnswered(t *testing.T) {
 			t.Error("goes on behind the last chunk")
 		}
 		if denial != nil {
-			if i := answer.GetImmediateResponse(); i.GetStatus().GetCode() != 451 || i.GetDetails() != DetailsDenied {
+			if i := answer.GetImmediateResponse(); i.GetStatus().GetCode() != 451 || i.GetDetails() != DetailsWithheld {
 				t.Errorf("a denial is answered as %v", answer)
 			}
 			continue
@@ -214,11 +214,13 @@ func TestResponsesWithoutBodyOrWithTrailersEnd(t *testing.T) {
 
 func TestDeniedHeadReplacesTheResponse(t *testing.T) {
 	t.Parallel()
-	o := &overseer{ruling: policy.HeadRuling{Denial: &policy.Denial{Status: 403, Code: "no", Message: "No."}}}
-	x, _ := watching(t, o)
-	answer, done := x.step(responseHeaders(false, ":status", "200"))
-	if !done || answer.GetImmediateResponse().GetStatus().GetCode() != 403 {
-		t.Errorf("answered with %v", answer)
+	for status, details := range map[string]string{"200": DetailsWithheld, "429": DetailsDenied} {
+		o := &overseer{ruling: policy.HeadRuling{Denial: &policy.Denial{Status: 403, Code: "no", Message: "No."}}}
+		x, _ := watching(t, o)
+		answer, done := x.step(responseHeaders(false, ":status", status))
+		if i := answer.GetImmediateResponse(); !done || i.GetStatus().GetCode() != 403 || i.GetDetails() != details {
+			t.Errorf("in the place of a %s: %v", status, answer)
+		}
 	}
 }
 

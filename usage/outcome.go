@@ -26,8 +26,9 @@ func tagsOf(l *Line, t *policy.Ticket) []policy.Tag {
 //
 // Where the tokens come from:
 //
-//	the channel's own count     whenever a 2xx answer brought a usage object, however the exchange ended
+//	the channel's own count     whenever a good answer brought a usage object, however the exchange ended and whatever the client got of it
 //	an estimate of both         a 2xx answer without one: e counts bytes, and the record says that it is Estimated
+//	an estimate                 a good answer without one that a policy withheld: of the input, and of an answer in one piece, which was complete. Estimated
 //	an estimate of the input    the client left before the head of an answer: the provider has the prompt, so the client owes it. Estimated
 //	zero                        every other answer: an error is free of charge, whoever made it, and so is what no channel took
 //
@@ -47,7 +48,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		r.UpstreamModel = storable(t.Upstream(r.Channel))
 	}
 	counted := false
-	if success(l.Status) {
+	if success(l.Status) || l.Details != viaUpstream { // the tap looks at good answers alone: one that is there took the client's status from elsewhere
 		r.Tokens, counted = ParseCounts(l.Usage)
 	}
 	r.Status = end.status(l.Status, t.Stream && counted)
@@ -58,6 +59,11 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	case success(l.Status):
 		r.Estimated = true
 		r.Input, r.Output = e.Input(&r), e.Output(&r)
+	case l.Details == withheld:
+		r.Estimated = true
+		if r.Input = e.Input(&r); !r.Stream {
+			r.Output = e.MeanOutput(&r)
+		}
 	case r.Status == StatusClientClosed:
 		r.Estimated = true
 		r.Input = e.Input(&r)
@@ -107,6 +113,9 @@ type ending struct {
 // viaUpstream is the detail of a response whose head a channel wrote, and which nothing cut. The details are listed in
 // https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/response_code_details.
 const viaUpstream = "via_upstream"
+
+// withheld is the detail of a refusal that took the place of a channel's good answer: extproc.DetailsWithheld.
+const withheld = "weir_withheld"
 
 func judge(l *Line) ending {
 	m := meanings(l.Flags)

@@ -81,6 +81,30 @@ func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 			answered(func(l *Line) { l.Flags, l.Details = "DC", "downstream_remote_disconnect" }), false,
 			outcome{StatusClientClosed, 1, 19, 10, false},
 		},
+		"withheld when it was whole": {
+			answered(func(l *Line) { l.Status, l.Details, l.ResponseBytes = 451, "weir_withheld", 90 }), false,
+			outcome{StatusUpstreamError, 1, 19, 10, false},
+		},
+		"withheld by its head": {
+			answered(func(l *Line) { l.Status, l.Details, l.ResponseBytes, l.Usage = 451, "weir_withheld", 90, "" }), false,
+			outcome{StatusUpstreamError, 1, 100, 500, true},
+		},
+		"a stream withheld by its head": {
+			answered(func(l *Line) { l.Status, l.Details, l.ResponseBytes, l.Usage = 451, "weir_withheld", 90, "" }), true,
+			outcome{StatusUpstreamError, 1, 100, 0, true},
+		},
+		"an error in other words": {
+			answered(func(l *Line) { l.Status, l.Details, l.ResponseBytes, l.Usage = 451, "weir_denied", 90, "" }), false,
+			outcome{StatusUpstreamError, 1, 0, 0, false},
+		},
+		"client left while the answer was held": {
+			unanswered(func(l *Line) { l.Status, l.Flags, l.Usage = 0, "DC", usage19and10 }), false,
+			outcome{StatusClientClosed, 1, 19, 10, false},
+		},
+		"the processor was gone when the answer came": {
+			answered(func(l *Line) { l.Status, l.Details = 503, "ext_proc_error_grpc_error_14" }), false,
+			outcome{StatusUpstreamError, 1, 19, 10, false},
+		},
 		"client left in a stream": {
 			answered(func(l *Line) { l.Flags, l.Usage = "DC", "" }), true,
 			outcome{StatusClientClosed, 1, 100, 10, true},

@@ -225,3 +225,29 @@ func TestTagsOfRequestAndResponseAreInTheRow(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswersThatAPluginWithholdsAreBilled: the provider has made them, and wants to be paid.
+func TestAnswersThatAPluginWithholdsAreBilled(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	attach(t, w, wasmtest.Guest{Event: wasmtest.Denial(451, "unfit", "No.")}, admin.NewAttachment{Plugin: "censor"})
+	got := w.post(t, "/v1/chat/completions", hello)
+	if got.status != 451 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	served := w.provider.Ledger().Totals().Tokens
+	row := w.Row(got.exchange)
+	if row.HTTPStatus != 451 || row.BilledInput == 0 || row.BilledOutput == 0 {
+		t.Errorf("row %+v", row)
+	}
+	// Whether the body had come when the head was denied is a matter of chance.
+	if !row.Estimated && (row.Input != served.Input || row.Output != served.Output) {
+		t.Errorf("row %+v, the provider served %+v", row, served)
+	}
+	failed := w.post(t, "/v1/chat/completions", hello, "x-fake-status", "400")
+	if failed.status != 451 {
+		t.Fatalf("%d %s", failed.status, failed.body)
+	}
+	if row := w.Row(failed.exchange); row.Estimated || row.BilledInput+row.BilledOutput != 0 {
+		t.Errorf("row of an error %+v", row)
+	}
+}

@@ -105,6 +105,8 @@ func TestBeginRefusesByPathMethodAndFraming(t *testing.T) {
 		want   string
 	}{
 		"unknown path":  {func(h *Head) { h.Path = "/v1/foo?x=1" }, 404, CodeUnknownURL, "Invalid URL (POST /v1/foo)"},
+		"no version":    {func(h *Head) { h.Path = "/chat/completions" }, 404, CodeUnknownURL, "The base URL of a client ends in /v1."},
+		"version twice": {func(h *Head) { h.Path = "/v1/v1/chat/completions" }, 404, CodeUnknownURL, "Leave /v1 out"},
 		"root":          {func(h *Head) { h.Path = "/" }, 404, CodeUnknownURL, "Invalid URL (POST /)"},
 		"slash behind":  {func(h *Head) { h.Path += "/" }, 404, CodeUnknownURL, "Invalid URL (POST /v1/chat/completions/)"},
 		"escaped slash": {func(h *Head) { h.Path = "/v1/chat%2Fcompletions" }, 404, CodeUnknownURL, "Invalid URL"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weir-proxy/weir/internal/jsonscan"
@@ -95,10 +96,16 @@ func Denied(status int, code, message string) *Denial {
 
 func unknownURL(method, path string) *Denial {
 	const most = 200 // bytes of a path that are worth repeating
-	return &Denial{
-		Status: http.StatusNotFound, Type: typeInvalidRequest, Code: CodeUnknownURL,
-		Message: fmt.Sprintf("Invalid URL (%s %s)", method, cut(path, most)),
+	message := fmt.Sprintf("Invalid URL (%s %s)", method, cut(path, most))
+	// The base URL of a client is where most go wrong: the version is left out, or stands there twice.
+	if _, ok := endpoints["/v1"+path]; ok {
+		message += ". The base URL of a client ends in /v1."
+	} else if rest, twice := strings.CutPrefix(path, "/v1/v1/"); twice {
+		if _, ok := endpoints["/v1/"+rest]; ok {
+			message += ". Leave /v1 out of the base URL, or out of the path."
+		}
 	}
+	return &Denial{Status: http.StatusNotFound, Type: typeInvalidRequest, Code: CodeUnknownURL, Message: message}
 }
 
 func wrongMethod(method, allow string) *Denial {

@@ -322,6 +322,7 @@ type UsageQuery struct {
 	Tenant, Key, Channel string // ids or names
 	Model, Status        string
 	Exchange             string // a UUID
+	Zone                 string // of days and months in sums; empty: UTC
 }
 
 func (q UsageQuery) values() url.Values {
@@ -358,6 +359,9 @@ func (c *Client) SumUsage(ctx context.Context, q UsageQuery, by []string) ([]Usa
 	v := q.values()
 	if len(by) > 0 {
 		v.Set("by", strings.Join(by, ","))
+	}
+	if q.Zone != "" {
+		v.Set("time_zone", q.Zone)
 	}
 	l, err := get[List[UsageSum]](ctx, c, "/api/v1/usage/sum?"+v.Encode())
 	return l.Items, err

@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/policy"
+	"github.com/weir-proxy/weir/usage"
 )
 
 func usageRowOf(u store.UsageRow) UsageRow {
@@ -105,16 +107,23 @@ func (a *api) sumUsage(w http.ResponseWriter, r *http.Request) error {
 	if s := q.text("by"); s != "" {
 		by = strings.Split(s, ",")
 	}
+	zone := q.text("time_zone")
 	f, err := a.usageFilter(r.Context(), q)
 	if err != nil {
 		return err
 	}
+	f.Zone = zone
 	sums, err := a.Store.SumUsage(r.Context(), f, by)
 	if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, listOf(sums, usageSumOf))
 	return nil
+}
+
+// statuses are those that a row of usage may have.
+func statuses() []string {
+	return []string{string(usage.StatusOK), string(usage.StatusClientClosed), string(usage.StatusUpstreamError), string(usage.StatusTimeout), string(usage.StatusUnresolved)}
 }
 
 // usageFilter takes the parameters that listing and summing share, and with them the rest of q.
@@ -127,6 +136,9 @@ func (a *api) usageFilter(ctx context.Context, q *query) (store.UsageFilter, err
 		Exchange: q.uuid("exchange"),
 	}
 	tenant, key, channel := q.text("tenant"), q.text("key"), q.text("channel")
+	if f.Status != "" && !slices.Contains(statuses(), f.Status) {
+		q.fail("status", "must be one of "+strings.Join(statuses(), ", "))
+	}
 	if err := q.done(); err != nil {
 		return f, err
 	}

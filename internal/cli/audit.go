@@ -66,7 +66,7 @@ func auditList() *cobra.Command {
 				})
 		},
 	}
-	c.Flags().IntVar(&last, "last", 20, "this `N` of them at most")
+	c.Flags().IntVar(&last, "last", 20, "at most `N`, the newest")
 	c.Flags().StringVar(&q.Kind, "kind", "", "only of this `KIND`: tenant, key, channel, plugin, attachment, …")
 	c.Flags().StringVar(&q.Object, "object", "", "only of the thing with this `NAME` or id")
 	c.Flags().StringVar(&q.Actor, "actor", "", "only by this `WHO`")

@@ -297,7 +297,7 @@ by the hour: grants and returns of leases, and what was spent.`,
 		},
 	}
 	o.add(c)
-	c.Flags().IntVar(&last, "last", last, "the last `N` entries")
+	c.Flags().IntVar(&last, "last", last, "at most `N`, the newest")
 	return c
 }
 

@@ -3,11 +3,13 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/internal/store"
 )
 
 func channelCommand() *cobra.Command {
@@ -95,6 +97,9 @@ When the client leaves, the provider breaks off, or an answer comes without usag
 			n := admin.NewChannel{Name: args[0], Provider: f.provider, BaseURL: f.baseURL, Priority: f.priority, Weight: &f.weight, Tenant: f.tenant, BillPartial: f.partial, Groups: splitNames(f.groups)}
 			if n.Provider == "" {
 				return wrongUsage("--provider is needed: openai, azure, anthropic or fake")
+			}
+			if !slices.Contains(store.Providers(), n.Provider) {
+				return wrongUsage("--provider %q is none of %s; what speaks OpenAI's API is openai, with a --base-url", n.Provider, strings.Join(store.Providers(), ", "))
 			}
 			if n.BaseURL == "" {
 				n.BaseURL = admin.KnownBase(n.Provider)

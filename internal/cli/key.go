@@ -101,7 +101,7 @@ Standard output holds the key and nothing else, so that it can go straight to wh
 	c.Flags().StringVar(&n.Tenant, "tenant", "", "the `TENANT` that owns it (default \"default\")")
 	c.Flags().StringVar(&n.Name, "name", "", "a `NAME` for people (default: made from its id)")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters (default: all)")
-	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z (default: never)")
+	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends: 2027-01-01 or 2027-01-01T00:00:00Z (default: never)")
 	scope.register(c)
 	rates.add(c)
 	money.add(c)
@@ -131,7 +131,10 @@ func parseExpiry(s string) (*time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return nil, wrongUsage("--expires %q is not a time as in 2027-01-01T00:00:00Z", s)
+		t, err = time.ParseInLocation(time.DateOnly, s, time.Local)
+	}
+	if err != nil {
+		return nil, wrongUsage("--expires %q is neither a time as in 2027-01-01T00:00:00Z nor a day as in 2027-01-01", s)
 	}
 	return &t, nil
 }
@@ -245,7 +248,7 @@ func keySet() *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "", "give it another `NAME`")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that it may use, * for any characters; '*' is all")
-	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends, as in 2027-01-01T00:00:00Z, or never")
+	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when it ends: 2027-01-01, 2027-01-01T00:00:00Z, or never")
 	c.Flags().BoolVar(&disabled, "disabled", false, "refuse it until it is enabled again")
 	scope.register(c)
 	rates.add(c)

@@ -31,8 +31,8 @@ func scopeNames() []string { return []string{"allow-ip", "groups", "tags", "meta
 func (f *scopeFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.networks, "allow-ip", "", "only clients of these `NETWORKS`: 10.0.0.0/8,192.0.2.7,2001:db8::/32 (default: any)")
 	c.Flags().StringVar(&f.groups, "groups", "", "only channels of these `GROUPS` (default: those of the tenant)")
-	c.Flags().StringSliceVar(&f.tags, "tags", nil, "`NAME=VALUE,…` for the rows of its usage")
-	c.Flags().StringSliceVar(&f.metadata, "metadata", nil, "`NAME=VALUE,…` for people")
+	c.Flags().StringSliceVar(&f.tags, "tags", nil, "`PAIRS` for the rows of its usage: team=search,env=prod")
+	c.Flags().StringSliceVar(&f.metadata, "metadata", nil, "`PAIRS` for people: owner=ann,ticket=17")
 	c.Flags().BoolVar(&f.pinnable, "pinnable", false, "it may be sent as SECRET-CHANNEL, and goes to that channel alone then: one-api's form")
 }
 
@@ -265,7 +265,7 @@ With --pinnable a key may also be sent as SECRET-CHANNEL, CHANNEL being the id o
 	c.Flags().StringVar(&prefix, "prefix", "", "what secrets begin with, where the file leaves it out: `PREFIX`")
 	c.Flags().StringVar(&n.Tenant, "tenant", "", "the `TENANT` that owns them (default \"default\")")
 	c.Flags().StringVar(&models, "models", "", "`MODELS` that they may use, * for any characters (default: all)")
-	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when they end, as in 2027-01-01T00:00:00Z (default: never)")
+	c.Flags().StringVar(&expires, "expires", "", "the `TIME` when they end: 2027-01-01 or 2027-01-01T00:00:00Z (default: never)")
 	scope.register(c)
 	return c
 }

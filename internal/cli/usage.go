@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-proxy/weir/internal/admin"
+	"github.com/weir-proxy/weir/policy/budget"
 )
 
 func usageCommand() *cobra.Command {
@@ -42,8 +43,15 @@ func (f *usageFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.until, "until", "", "before this `TIME`, in the forms of --since")
 }
 
-func (f *usageFlags) parse(now time.Time) (admin.UsageQuery, error) {
-	var err error
+func (f *usageFlags) parse() (admin.UsageQuery, error) {
+	now, err := time.Now(), error(nil)
+	if f.query.Zone != "" {
+		zone, err := budget.ParseZone(f.query.Zone)
+		if err != nil {
+			return f.query, wrongUsage("--time-zone: %w", err)
+		}
+		now = now.In(zone)
+	}
 	if f.query.Since, err = parseMoment("since", f.since, now); err != nil {
 		return f.query, err
 	}
@@ -51,7 +59,7 @@ func (f *usageFlags) parse(now time.Time) (admin.UsageQuery, error) {
 	return f.query, err
 }
 
-// parseMoment takes a time, a day in the zone of the user, or an age.
+// parseMoment takes a time, a day in the zone of now, or an age.
 func parseMoment(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -59,7 +67,7 @@ func parseMoment(flag, s string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
 	}
-	if t, err := time.ParseInLocation(time.DateOnly, s, time.Local); err == nil {
+	if t, err := time.ParseInLocation(time.DateOnly, s, now.Location()); err == nil {
 		return t, nil
 	}
 	if days, ok := strings.CutSuffix(s, "d"); ok {
@@ -76,16 +84,18 @@ func parseMoment(flag, s string, now time.Time) (time.Time, error) {
 func usageList() *cobra.Command {
 	var f usageFlags
 	var last int
+	var spreadsheet bool
 	c := &cobra.Command{
 		Use:   "list [--last N] [--FILTER VALUE]...",
 		Short: "List requests, newest first",
 		Long:  "List requests, newest first. A request is there within a second after it has ended.",
 		Example: `  weir usage list --last 1
   weir usage list --key laptop --since 24h --status upstream_error
-  weir usage list --exchange 01890a5d-ac96-774b-bcce-b302099a8057`,
+  weir usage list --exchange 01890a5d-ac96-774b-bcce-b302099a8057
+  weir usage list --tenant acme --since 2026-01-01 --until 2026-02-01 --last 1000000 --csv > acme.csv`,
 		Args: arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			q, err := f.parse(time.Now())
+			q, err := f.parse()
 			if err != nil {
 				return err
 			}
@@ -100,12 +110,16 @@ func usageList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if spreadsheet {
+				return printCSV(c, rows, usageCSVHeader(), usageCSV)
+			}
 			return printList(c, rows, noUsage,
 				[]string{"TIME", "TENANT", "KEY", "MODEL", "CHANNEL", "STATUS", "HTTP", "TRIES", "INPUT", "OUTPUT", "COST", "FIRST BYTE", "DURATION"},
 				usageCells)
 		},
 	}
-	c.Flags().IntVar(&last, "last", 20, "at most `N`")
+	c.Flags().IntVar(&last, "last", 20, "at most `N`, the newest")
+	csvFlag(c, &spreadsheet)
 	f.register(c)
 	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this `ID`: the x-weir-exchange-id of an answer")
 	return c
@@ -120,15 +134,19 @@ func usageCells(u admin.UsageRow) []string {
 	if u.Estimated {
 		estimated = "~" // The tokens are not the provider's own count.
 	}
-	channel := u.Channel
-	if channel == "" && u.ChannelID != nil {
-		channel = count(*u.ChannelID)
-	}
 	return []string{
-		localTime(u.TS), nameOr(u.Tenant, u.TenantID), nameOr(u.Key, u.KeyID), u.Model, channel, u.Status, count(int64(u.HTTPStatus)),
+		localTime(u.TS), nameOr(u.Tenant, u.TenantID), nameOr(u.Key, u.KeyID), u.Model, channelOf(u), u.Status, count(int64(u.HTTPStatus)),
 		count(int64(u.Attempts)), estimated + count(u.InputTokens), estimated + count(u.OutputTokens), usd(u.CostNanoUSD), firstByte,
 		count(u.DurationMS) + " ms",
 	}
+}
+
+// channelOf is empty when no channel took it.
+func channelOf(u admin.UsageRow) string {
+	if u.ChannelID == nil {
+		return u.Channel
+	}
+	return nameOr(u.Channel, *u.ChannelID)
 }
 
 // nameOr is the id of what has been deleted.
@@ -142,15 +160,18 @@ func nameOr(name string, id int64) string {
 func usageSum() *cobra.Command {
 	var f usageFlags
 	var by string
+	var spreadsheet bool
 	c := &cobra.Command{
-		Use:   "sum [--by key,model,channel,tenant,hour,day] [--FILTER VALUE]...",
+		Use:   "sum [--by key,model,channel,tenant,hour,day,month] [--FILTER VALUE]...",
 		Short: "Add usage up",
-		Long:  "Add usage up, in groups or to one total. Hours and days are in UTC.",
+		Long: `Add usage up, in groups or to one total. Hours are in UTC; days and months are those of --time-zone, and so are days after --since and
+--until. A bill needs the zone that the budgets of its tenant have.`,
 		Example: `  weir usage sum --by tenant,day --since 7d
-  weir usage sum --by model --tenant acme`,
+  weir usage sum --by model --tenant acme
+  weir usage sum --by tenant,model --since 2026-01-01 --until 2026-02-01 --time-zone Europe/Berlin --csv > january.csv`,
 		Args: arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			q, err := f.parse(time.Now())
+			q, err := f.parse()
 			if err != nil {
 				return err
 			}
@@ -162,6 +183,9 @@ func usageSum() *cobra.Command {
 			sums, err := client.SumUsage(c.Context(), q, dimensions)
 			if err != nil {
 				return err
+			}
+			if spreadsheet {
+				return printCSV(c, sums, sumCSVHeader(dimensions), func(s admin.UsageSum) []string { return sumCSV(s, dimensions) })
 			}
 			header := []string{}
 			for _, d := range dimensions {
@@ -180,6 +204,8 @@ func usageSum() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&by, "by", "", "group by these `DIMENSIONS`, with commas between (default: one total)")
+	c.Flags().StringVar(&f.query.Zone, "time-zone", "", "the `ZONE` of days and months, as in Europe/Berlin (default: UTC, and that of this machine for --since and --until)")
+	csvFlag(c, &spreadsheet)
 	f.register(c)
 	c.Flags().StringVar(&f.query.Exchange, "exchange", "", "only this `ID`: the x-weir-exchange-id of an answer")
 	return c

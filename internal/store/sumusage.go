@@ -12,13 +12,17 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-proxy/weir/policy/budget"
 )
 
 // Dimensions returns what [Store.SumUsage] can group by.
-func Dimensions() []string { return []string{"key", "model", "channel", "tenant", "hour", "day"} }
+func Dimensions() []string {
+	return []string{"key", "model", "channel", "tenant", "hour", "day", "month"}
+}
 
-// dimensionSQL returns the expression of a dimension over the columns of weir.usage_hourly.
-func dimensionSQL(name string) (sql string, ok bool) {
+// dimensionSQL returns the expression of a dimension over the columns of weir.usage_hourly. Days and months are those of zone.
+func dimensionSQL(name string, zone *time.Location) (sql string, ok bool) {
 	switch name {
 	case "key":
 		return `key_id::text`, true
@@ -31,9 +35,28 @@ func dimensionSQL(name string) (sql string, ok bool) {
 	case "hour":
 		return `to_char(hour at time zone 'UTC', 'YYYY-MM-DD"T"HH24:00:00"Z"')`, true
 	case "day":
-		return `to_char(hour at time zone 'UTC', 'YYYY-MM-DD')`, true
+		return `to_char(hour at time zone ` + literal(zone.String()) + `, 'YYYY-MM-DD')`, true
+	case "month":
+		return `to_char(hour at time zone ` + literal(zone.String()) + `, 'YYYY-MM')`, true
 	}
 	return "", false
+}
+
+func literal(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }
+
+// sumZone returns the zone of days and months; empty is UTC. Sums are kept by the hour, so a day must begin with one.
+func sumZone(name string) (*time.Location, error) {
+	zone, err := budget.ParseZone(name)
+	if err != nil {
+		return nil, invalid("%v", err)
+	}
+	year := time.Now().Year()
+	for _, month := range []time.Month{time.January, time.July} {
+		if _, offset := time.Date(year, month, 1, 0, 0, 0, 0, zone).Zone(); offset%3600 != 0 {
+			return nil, invalid("time zone %q: its days do not begin with an hour of UTC, and sums are kept by the hour", name)
+		}
+	}
+	return zone, nil
 }
 
 // sumColumns are the numbers of weir.usage_hourly in the order of [UsageSum]; the list for weir.usage makes the same of one row.
@@ -43,21 +66,25 @@ const (
 )
 
 // SumUsage returns totals of usage, grouped by the dimensions in by: any of [Dimensions], or none for one grand total. Groups are
-// in the order of time where by has an hour or a day, then by requests, most first. Tenants, keys and channels go by their
+// in the order of time where by has an hour, a day or a month, then by requests, most first. Days and months are those of f.Zone. Tenants, keys and channels go by their
 // names; by their ids when they have been deleted; no channel is "". A limit bounds the groups, not the rows.
 //
 // Whole hours come from the hourly sums and only what is left of the first and last hour from rows; with a filter on the status or
 // an exchange everything comes from rows, which takes time in proportion to their number.
 func (s *Store) SumUsage(ctx context.Context, f UsageFilter, by []string) ([]UsageSum, error) {
+	zone, err := sumZone(f.Zone)
+	if err != nil {
+		return nil, err
+	}
 	groups := make([]string, len(by))
 	var times []string
 	for i, name := range by {
-		sql, ok := dimensionSQL(name)
+		sql, ok := dimensionSQL(name, zone)
 		if !ok || slices.Contains(by[:i], name) {
 			return nil, invalid("dimension %q: group by each of %s once", name, strings.Join(Dimensions(), ", "))
 		}
 		groups[i] = sql
-		if name == "hour" || name == "day" {
+		if name == "hour" || name == "day" || name == "month" {
 			times = append(times, strconv.Itoa(i+1))
 		}
 	}

@@ -109,6 +109,7 @@ type UsageFilter struct {
 	Model        string
 	Status       string
 	Exchange     uuid.UUID
+	Zone         string    // in which sums have their days and months, such as Europe/Berlin; empty: UTC
 	Limit        int       // at most this many, newest first; at most 1000
 	Before       uuid.UUID // only rows older than this one (paging)
 }

@@ -201,6 +201,7 @@ func TestSumUsageGroups(t *testing.T) {
 		"":           {":12"},
 		"hour":       {hour(0) + ":4", hour(1) + ":4", hour(2) + ":4"},
 		"day":        {day + ":12"},
+		"month":      {day[:7] + ":12"},
 		"channel":    {":6", "1:6"},
 		"model":      {"m0:3", "m1:3", "m2:3", "m3:3"},
 		"tenant,day": {"default " + day + ":6", "2 " + day + ":6"},
@@ -242,6 +243,36 @@ func TestSumUsageGroups(t *testing.T) {
 	for _, by := range [][]string{{"colour"}, {"key", "key"}, {""}} {
 		_, err := s.SumUsage(t.Context(), UsageFilter{}, by)
 		wantError(t, err, ErrInvalid, "dimension")
+	}
+}
+
+func TestSumUsageHasTheDaysOfAZone(t *testing.T) {
+	s, records := posted(t)
+	const place = "Pacific/Kiritimati" // 14 hours ahead of UTC, so that days differ wherever the hours of the rows are
+	zone, err := time.LoadLocation(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for by, layout := range map[string]string{"day": time.DateOnly, "month": "2006-01"} {
+		want := make(map[string]int64)
+		for _, r := range records {
+			want[r.Time.In(zone).Format(layout)]++
+		}
+		sums, err := s.SumUsage(t.Context(), UsageFilter{Zone: place}, []string{by})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]int64)
+		for _, u := range sums {
+			got[u.Group[by]] = u.Requests
+		}
+		if diff := cmp.Diff(got, want); diff != "" {
+			t.Errorf("by %s (-got +want):\n%s", by, diff)
+		}
+	}
+	for zone, word := range map[string]string{"Mars": "not known", "Asia/Kathmandu": "by the hour"} {
+		_, err := s.SumUsage(t.Context(), UsageFilter{Zone: zone}, []string{"day"})
+		wantError(t, err, ErrInvalid, word)
 	}
 }
 

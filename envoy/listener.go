@@ -90,15 +90,7 @@ func (g Gateway) address() (host string, port uint32, err error) {
 }
 
 func listener(g Gateway) (*listenerv3.Listener, error) {
-	host, port, err := g.address()
-	if err != nil {
-		return nil, err
-	}
 	manager, err := connectionManager(g)
-	if err != nil {
-		return nil, err
-	}
-	packed, err := anypb.New(manager)
 	if err != nil {
 		return nil, err
 	}
@@ -106,33 +98,17 @@ func listener(g Gateway) (*listenerv3.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := g.Edge.listenerFilters()
+	l, err := g.listening(corev3.SocketAddress_TCP, manager, transport)
 	if err != nil {
 		return nil, err
 	}
-	return &listenerv3.Listener{
-		Name: ListenerName,
-		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
-		}}},
-		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
-		ListenerFilters:               before,
-		FilterChains: []*listenerv3.FilterChain{{
-			TransportSocket: transport,
-			Filters: []*listenerv3.Filter{{
-				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed},
-			}},
-		}},
-	}, nil
+	l.Name = ListenerName
+	l.ListenerFilters, err = g.Edge.listenerFilters()
+	return l, err
 }
 
 // quicListener serves HTTP/3 as listener serves its predecessors. Both count as one in Envoy's statistics.
 func quicListener(g Gateway) (*listenerv3.Listener, error) {
-	host, port, err := g.address()
-	if err != nil {
-		return nil, err
-	}
 	manager, err := connectionManager(g)
 	if err != nil {
 		return nil, err
@@ -144,23 +120,36 @@ func quicListener(g Gateway) (*listenerv3.Listener, error) {
 		InitialStreamWindowSize:     wrapperspb.UInt32(64 << 10),
 		InitialConnectionWindowSize: wrapperspb.UInt32(1 << 20),
 	}}
-	packed, err := anypb.New(manager)
-	if err != nil {
-		return nil, err
-	}
 	transport, err := quicTransport()
 	if err != nil {
 		return nil, err
 	}
+	l, err := g.listening(corev3.SocketAddress_UDP, manager, transport)
+	if err != nil {
+		return nil, err
+	}
+	l.Name = QuicListenerName
+	l.UdpListenerConfig = &listenerv3.UdpListenerConfig{
+		QuicOptions:            &listenerv3.QuicProtocolOptions{},
+		DownstreamSocketConfig: &corev3.UdpSocketConfig{PreferGro: wrapperspb.Bool(true)},
+	}
+	return l, nil
+}
+
+// listening is a listener without a name on the address that clients connect to, which leaves everything to one manager of connections.
+func (g Gateway) listening(protocol corev3.SocketAddress_Protocol, manager *hcmv3.HttpConnectionManager, transport *corev3.TransportSocket) (*listenerv3.Listener, error) {
+	host, port, err := g.address()
+	if err != nil {
+		return nil, err
+	}
+	packed, err := anypb.New(manager)
+	if err != nil {
+		return nil, err
+	}
 	return &listenerv3.Listener{
-		Name: QuicListenerName,
 		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Protocol: corev3.SocketAddress_UDP, Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+			Protocol: protocol, Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 		}}},
-		UdpListenerConfig: &listenerv3.UdpListenerConfig{
-			QuicOptions:            &listenerv3.QuicProtocolOptions{},
-			DownstreamSocketConfig: &corev3.UdpSocketConfig{PreferGro: wrapperspb.Bool(true)},
-		},
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(readBuffer),
 		FilterChains: []*listenerv3.FilterChain{{
 			TransportSocket: transport,

@@ -16,62 +16,59 @@ import (
 	"github.com/weir-proxy/weir/internal/config"
 )
 
-// traceClient makes the way that spans go. What the configuration leaves open is read from the environment by the library.
+// way is where a signal goes, as far as the configuration says. What it leaves open is read from the environment by the library.
+type way struct {
+	http    bool   // OTLP over HTTP, else over gRPC
+	url     string // empty: not said
+	headers map[string]string
+}
+
+// wayOf returns the way of a signal, which the environment calls by its name; over HTTP it goes to a path of its own.
+func wayOf(c config.Telemetry, env environment, signal, path string) (way, error) {
+	p, err := protocol(c, env, signal)
+	if err != nil {
+		return way{}, err
+	}
+	w := way{http: p == config.OTLPHTTP, url: c.Endpoint}
+	if w.http && w.url != "" {
+		w.url = strings.TrimRight(w.url, "/") + path
+	}
+	w.headers, err = headers(c.Headers.Reveal())
+	return w, err
+}
+
+// options says the way in the options of an exporter.
+func options[T any](w way, url func(string) T, headers func(map[string]string) T) []T {
+	var o []T
+	if w.url != "" {
+		o = append(o, url(w.url))
+	}
+	if len(w.headers) > 0 {
+		o = append(o, headers(w.headers))
+	}
+	return o
+}
+
+// traceClient makes the way that spans go.
 func traceClient(c config.Telemetry, env environment) (otlptrace.Client, error) {
-	p, err := protocol(c, env, "TRACES")
+	w, err := wayOf(c, env, "TRACES", "/v1/traces")
 	if err != nil {
 		return nil, err
 	}
-	h, err := headers(c.Headers.Reveal())
-	if err != nil {
-		return nil, err
+	if w.http {
+		return otlptracehttp.NewClient(options(w, otlptracehttp.WithEndpointURL, otlptracehttp.WithHeaders)...), nil
 	}
-	if p == config.OTLPHTTP {
-		var o []otlptracehttp.Option
-		if c.Endpoint != "" {
-			o = append(o, otlptracehttp.WithEndpointURL(strings.TrimRight(c.Endpoint, "/")+"/v1/traces"))
-		}
-		if len(h) > 0 {
-			o = append(o, otlptracehttp.WithHeaders(h))
-		}
-		return otlptracehttp.NewClient(o...), nil
-	}
-	var o []otlptracegrpc.Option
-	if c.Endpoint != "" {
-		o = append(o, otlptracegrpc.WithEndpointURL(c.Endpoint))
-	}
-	if len(h) > 0 {
-		o = append(o, otlptracegrpc.WithHeaders(h))
-	}
-	return otlptracegrpc.NewClient(o...), nil
+	return otlptracegrpc.NewClient(options(w, otlptracegrpc.WithEndpointURL, otlptracegrpc.WithHeaders)...), nil
 }
 
 // metricExporter makes the way that metrics go.
 func metricExporter(ctx context.Context, c config.Telemetry, env environment) (sdkmetric.Exporter, error) {
-	p, err := protocol(c, env, "METRICS")
+	w, err := wayOf(c, env, "METRICS", "/v1/metrics")
 	if err != nil {
 		return nil, err
 	}
-	h, err := headers(c.Headers.Reveal())
-	if err != nil {
-		return nil, err
+	if w.http {
+		return otlpmetrichttp.New(ctx, options(w, otlpmetrichttp.WithEndpointURL, otlpmetrichttp.WithHeaders)...)
 	}
-	if p == config.OTLPHTTP {
-		var o []otlpmetrichttp.Option
-		if c.Endpoint != "" {
-			o = append(o, otlpmetrichttp.WithEndpointURL(strings.TrimRight(c.Endpoint, "/")+"/v1/metrics"))
-		}
-		if len(h) > 0 {
-			o = append(o, otlpmetrichttp.WithHeaders(h))
-		}
-		return otlpmetrichttp.New(ctx, o...)
-	}
-	var o []otlpmetricgrpc.Option
-	if c.Endpoint != "" {
-		o = append(o, otlpmetricgrpc.WithEndpointURL(c.Endpoint))
-	}
-	if len(h) > 0 {
-		o = append(o, otlpmetricgrpc.WithHeaders(h))
-	}
-	return otlpmetricgrpc.New(ctx, o...)
+	return otlpmetricgrpc.New(ctx, options(w, otlpmetricgrpc.WithEndpointURL, otlpmetricgrpc.WithHeaders)...)
 }

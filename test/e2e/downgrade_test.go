@@ -11,25 +11,12 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/weir-proxy/weir/internal/fake"
-	"github.com/weir-proxy/weir/internal/store"
-	"github.com/weir-proxy/weir/test/rig"
 )
 
 // What docs/operations.md promises of an upgrade and of going back: a processor goes on when a later Weir brings the schema forward; one that is started then refuses
 // to, and says what to do; with the backup of before it serves again, and has all rows.
 func TestGoingBackIsRestoringTheBackup(t *testing.T) {
-	db := newDatabase(t)
-	r := rig.Start(t, rig.Options{Production: true, DSN: db.server.DSN()})
-	w := &world{Rig: r, provider: r.Provider(fake.Options{})}
-	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
-	w.key, _ = r.Key(store.NewKey{Name: "k"})
-	r.Settle()
-	for range 3 {
-		w.mustAsk(t)
-	}
-	w.Rows(3)
+	w, db := newWorldOnDatabase(t, 3)
 	restore := dumpOfSchema(t, db)
 
 	conn, err := pgx.Connect(t.Context(), db.server.DSN())

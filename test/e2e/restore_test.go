@@ -25,25 +25,16 @@ func TestARestoredDatabaseGetsItsRowsBackFromTheLogs(t *testing.T) {
 		"physical": copyOfData, "pg_dump": dumpOfSchema,
 	} {
 		t.Run(name, func(t *testing.T) {
-			db := newDatabase(t)
-			r := rig.Start(t, rig.Options{Production: true, DSN: db.server.DSN()})
-			w := &world{Rig: r, provider: r.Provider(fake.Options{})}
-			w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
-			w.key, _ = r.Key(store.NewKey{Name: "k"})
-			r.Settle()
-			for range 5 {
-				w.mustAsk(t)
-			}
-			w.Rows(5)
+			w, db := newWorldOnDatabase(t, 5)
 			restore := way(t, db)
 			w.Eventually("the test's own connections are renewed", func() error {
-				_, err := r.Store.Tenants(t.Context())
+				_, err := w.Store.Tenants(t.Context())
 				return err
 			})
 
 			old := w.key
-			w.key, _ = r.Key(store.NewKey{Name: "made-after-the-backup"})
-			r.Settle()
+			w.key, _ = w.Key(store.NewKey{Name: "made-after-the-backup"})
+			w.Settle()
 			for range 3 {
 				w.mustAsk(t)
 			}
@@ -72,6 +63,22 @@ func TestARestoredDatabaseGetsItsRowsBackFromTheLogs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// newWorldOnDatabase is a gateway with one channel and one key on a database that can be backed up and restored, after some requests.
+func newWorldOnDatabase(t *testing.T, requests int) (*world, *database) {
+	t.Helper()
+	db := newDatabase(t)
+	r := rig.Start(t, rig.Options{Production: true, DSN: db.server.DSN()})
+	w := &world{Rig: r, provider: r.Provider(fake.Options{})}
+	w.channel = r.Channel(store.NewChannel{Name: "one", BaseURL: w.provider.URL})
+	w.key, _ = r.Key(store.NewKey{Name: "k"})
+	r.Settle()
+	for range requests {
+		w.mustAsk(t)
+	}
+	w.Rows(requests)
+	return w, db
 }
 
 func (w *world) mustAsk(t *testing.T) {

@@ -56,23 +56,11 @@ func (l load) run(b *testing.B) {
 	if _, err := s.pool.Exec(b.Context(), `insert into weir.unresolved select gen_random_uuid(), now() from generate_series(1, $1) i`, l.unresolved); err != nil {
 		b.Fatal(err)
 	}
-	random := rand.New(rand.NewPCG(1, 2))
-	keys := rand.NewZipf(random, 1.1, 8, uint64(l.keys-1))
-	records := make([]usage.Record, rows)
+	records, fill := make([]usage.Record, rows), l.filler()
 	writer, at := uuid.New(), int64(0)
-	begin := time.Now().Add(-time.Minute)
+	begin := time.Now().UTC().Truncate(time.Millisecond).Add(-time.Minute)
 	post := func() time.Duration {
-		now := time.Now()
-		for i := range records {
-			key := policy.KeyID(keys.Uint64() + 1)
-			id, _ := uuid.NewV7()
-			model := random.IntN(8)
-			records[i] = usage.Record{
-				Exchange: id, Time: now.Add(-time.Duration(random.Int64N(int64(2 * time.Second)))), Tenant: policy.TenantID(key % 100), Key: key, Channel: policy.ChannelID(1 + model/4),
-				Model: "model-" + strconv.Itoa(model), UpstreamModel: "model-2026-01", Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1,
-				Tokens: usage.Tokens{Input: 1000, Output: 100}, RequestBytes: 4000, ResponseBytes: 900, FirstByte: time.Second, Duration: 2 * time.Second,
-			}
-		}
+		fill(records)
 		records[0].Time = begin // a long stream
 		before := ownTime(b)
 		if err := s.Post(b.Context(), batch(writer, at, records...)); err != nil {
@@ -92,6 +80,25 @@ func (l load) run(b *testing.B) {
 	}
 	b.ReportMetric(float64((backendTime(pid)-server).Microseconds())/float64(n), "postgres-µs/row")
 	b.ReportMetric(float64(own.Microseconds())/float64(n), "weir-µs/row")
+}
+
+// filler returns what makes rows of the last two seconds, as they come from a log.
+func (l load) filler() func(records []usage.Record) {
+	random := rand.New(rand.NewPCG(1, 2))
+	keys := rand.NewZipf(random, 1.1, 8, uint64(l.keys-1))
+	return func(records []usage.Record) {
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		for i := range records {
+			key := policy.KeyID(keys.Uint64() + 1)
+			id, _ := uuid.NewV7()
+			model := random.IntN(8)
+			records[i] = usage.Record{
+				Exchange: id, Time: now.Add(-time.Duration(random.IntN(2000)) * time.Millisecond), Tenant: policy.TenantID(key % 100), Key: key, Channel: policy.ChannelID(1 + model/4),
+				Model: "model-" + strconv.Itoa(model), UpstreamModel: "model-2026-01", Operation: policy.OpChat, Status: usage.StatusOK, HTTPStatus: 200, Attempts: 1,
+				Tokens: usage.Tokens{Input: 1000, Output: 100}, RequestBytes: 4000, ResponseBytes: 900, FirstByte: time.Second, Duration: 2 * time.Second, Seq: int64(i + 1),
+			}
+		}
+	}
 }
 
 // backendTime returns the processor's time of a process of this machine; zero when it is not known.

@@ -30,7 +30,7 @@ func (c *charge) compare(o *charge) int {
 }
 
 // chargesOf adds up what rows are charged, less what they were charged as unresolved, in the order in which leases are locked.
-func chargesOf(rows []usage.Record, taken []contribution) []charge {
+func chargesOf(rows []*usage.Record, taken []contribution) []charge {
 	var parts []charge
 	var again map[uuid.UUID]bool
 	if len(taken) > 0 {
@@ -39,8 +39,7 @@ func chargesOf(rows []usage.Record, taken []contribution) []charge {
 			again[taken[i].exchange] = true
 		}
 	}
-	for i := range rows {
-		r := &rows[i]
+	for _, r := range rows {
 		for _, a := range r.Charges.Accounts {
 			c := charge{account: a, holder: r.Charges.Holder, amount: r.Charged(), entries: 1}
 			if again[r.Exchange] {
@@ -73,7 +72,7 @@ func added(table, column string) string {
 
 // addCharges charges rows to the leases that they were reserved from, and enters that into the ledger. A lease that is not there, since the database has forgotten
 // it, is made: what was spent was spent.
-func addCharges(ctx context.Context, tx pgx.Tx, rows []usage.Record, taken []contribution) error {
+func addCharges(ctx context.Context, tx pgx.Tx, rows []*usage.Record, taken []contribution) error {
 	charges := chargesOf(rows, taken)
 	if len(charges) == 0 {
 		return nil

@@ -41,11 +41,14 @@ func usageColumns() []string {
 }
 
 // copyUsage writes rows, which are bounded, into weir.usage.
-func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, rows []sorted) error {
-	columns := usageColumns()
-	from := newCopyReader(writer, rows, len(columns))
+func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, groups []group) error {
+	columns, rows := usageColumns(), 0
+	for i := range groups {
+		rows += len(groups[i].rows)
+	}
+	from := newCopyReader(writer, groups, len(columns))
 	tag, err := tx.Conn().PgConn().CopyFrom(ctx, from, `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)
-	if err == nil && tag.RowsAffected() != int64(len(rows)) {
+	if err == nil && tag.RowsAffected() != int64(rows) {
 		err = fmt.Errorf("postgres took %d", tag.RowsAffected()) // a trigger of somebody's
 	}
 	return err
@@ -57,16 +60,17 @@ const copyChunk = 32 << 10
 // copyReader encodes rows as they are read.
 type copyReader struct {
 	writer uuid.UUID
-	fields uint16   // of a row
-	rows   []sorted // not encoded yet
+	fields uint16          // of a row
+	rows   []*usage.Record // of a group, not encoded yet
+	groups []group         // behind them
 	buf    []byte
 	read   int // of buf
 	ended  bool
 }
 
-func newCopyReader(writer uuid.UUID, rows []sorted, fields int) *copyReader {
+func newCopyReader(writer uuid.UUID, groups []group, fields int) *copyReader {
 	return &copyReader{
-		writer: writer, rows: rows, fields: uint16(fields), buf: append(make([]byte, 0, 2*copyChunk), copyHeader...), //nolint:gosec // they are few
+		writer: writer, groups: groups, fields: uint16(fields), buf: append(make([]byte, 0, 2*copyChunk), copyHeader...), //nolint:gosec // they are few
 	}
 }
 
@@ -76,13 +80,16 @@ func (c *copyReader) Read(p []byte) (int, error) {
 		c.buf, c.read = c.buf[:copy(c.buf, c.buf[c.read:])], 0
 	}
 	for len(c.buf)-c.read < min(len(p), copyChunk) && !c.ended {
-		if len(c.rows) == 0 {
+		switch {
+		case len(c.rows) > 0:
+			c.buf = binary.BigEndian.AppendUint16(c.buf, c.fields)
+			c.buf = appendUsage(c.buf, c.writer, c.rows[0])
+			c.rows = c.rows[1:]
+		case len(c.groups) > 0:
+			c.rows, c.groups = c.groups[0].rows, c.groups[1:]
+		default:
 			c.buf, c.ended = append(c.buf, copyEnd...), true
-			break
 		}
-		c.buf = binary.BigEndian.AppendUint16(c.buf, c.fields)
-		c.buf = appendUsage(c.buf, c.writer, c.rows[0].Record)
-		c.rows = c.rows[1:]
 	}
 	n := copy(p, c.buf[c.read:])
 	if c.read += n; n == 0 && len(p) > 0 {
@@ -112,7 +119,7 @@ func appendUsage(b []byte, writer uuid.UUID, r *usage.Record) []byte {
 	}
 	b = appendInt32(b, milliseconds(r.Duration))
 	b = appendBool(appendBool(b, r.Stream), r.Estimated)
-	b = appendText(appendText(b, string(r.Exchange[:])), string(writer[:])) // a UUID is its bytes
+	b = appendBytes(appendBytes(b, r.Exchange[:]), writer[:]) // a UUID is its bytes
 	b = appendText(appendText(b, r.Model), r.UpstreamModel)
 	b = appendText(appendText(b, string(r.Operation)), string(r.Status))
 	b = appendTags(b, r.Tags)
@@ -172,6 +179,10 @@ func appendBool(b []byte, yes bool) []byte {
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) //nolint:gosec // bounded
+}
+
+func appendBytes(b, v []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(v))), v...) //nolint:gosec // bounded
 }
 
 func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }

@@ -4,18 +4,22 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/weir-proxy/weir/usage"
 )
 
 // TestCopyIsReadInWhateverPieces: the bytes of a batch do not depend on how they are asked for, and no batch needs a large buffer.
 func TestCopyIsReadInWhateverPieces(t *testing.T) {
 	rows := mixed(1000)
-	order := arrange(rows)
-	reader := func() *copyReader { return newCopyReader(uuid.Max, order, len(usageColumns())) }
+	groups := arrange(each(rows))
+	reader := func() *copyReader { return newCopyReader(uuid.Max, groups, len(usageColumns())) }
 	whole := reader()
 	want, err := io.ReadAll(whole)
 	if err != nil {
@@ -36,5 +40,46 @@ func TestCopyIsReadInWhateverPieces(t *testing.T) {
 	}
 	if err := iotest.TestReader(reader(), want); err != nil {
 		t.Error(err)
+	}
+}
+
+// encode does with rows all that is done here, and returns how many bytes go to Postgres.
+func encode(records []usage.Record) int64 {
+	rows := make([]*usage.Record, len(records))
+	for i := range records {
+		rows[i] = bounded(&records[i])
+	}
+	groups := arrange(rows)
+	addUp(groups, nil)
+	n, _ := io.Copy(io.Discard, newCopyReader(uuid.Max, groups, len(usageColumns())))
+	return n
+}
+
+// TestRowsCostNoMemoryEach: what a batch allocates depends on how many sums it has, not on how many rows.
+func TestRowsCostNoMemoryEach(t *testing.T) {
+	allocations := func(rows int) float64 {
+		records := mixed(rows)
+		for i := range records {
+			records[i].Time = records[i].Time.UTC().Truncate(time.Microsecond)
+		}
+		return testing.AllocsPerRun(5, func() { encode(records) })
+	}
+	if few, many := allocations(2000), allocations(20_000); many > few+2 {
+		t.Errorf("2,000 rows take %v allocations, 20,000 take %v", few, many)
+	}
+}
+
+// BenchmarkEncode is what BenchmarkPost has without Postgres and the network.
+func BenchmarkEncode(b *testing.B) {
+	for _, keys := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+			records := make([]usage.Record, 50_000)
+			load{keys: keys}.filler()(records)
+			b.ReportAllocs()
+			for b.Loop() {
+				encode(records)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(records)), "ns/row")
+		})
 	}
 }

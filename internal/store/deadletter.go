@@ -31,9 +31,9 @@ func (s *Store) DeadLetters(ctx context.Context) (int64, error) {
 type entry struct {
 	writer uuid.UUID // nil when the rows come from no log
 	// open does what goes before the rows, takes the lock on weir.unresolved, and says which rows to write.
-	open func(ctx context.Context, tx pgx.Tx) ([]usage.Record, error)
+	open func(ctx context.Context, tx pgx.Tx) ([]*usage.Record, error)
 	// write writes rows and adds them to the sums.
-	write func(ctx context.Context, tx pgx.Tx, rows []usage.Record) error
+	write func(ctx context.Context, tx pgx.Tx, rows []*usage.Record) error
 }
 
 // enter runs the transaction. Rows that Postgres refuses for what they say go to weir.dead_letter in the same transaction, and the others
@@ -89,13 +89,13 @@ func (s *Store) enter(ctx context.Context, e entry) error {
 
 // refusal is a record that Postgres refused.
 type refusal struct {
-	record usage.Record
+	record *usage.Record
 	reason error
 }
 
 // chargeDead charges budgets for refused records: they were spent, whatever is wrong with them. Those whose unresolved rows stay are charged already.
 func chargeDead(ctx context.Context, tx pgx.Tx, dead []refusal) error {
-	var records []usage.Record
+	var records []*usage.Record
 	for i := range dead {
 		if len(dead[i].record.Charges.Accounts) > 0 {
 			records = append(records, dead[i].record)
@@ -109,12 +109,12 @@ func chargeDead(ctx context.Context, tx pgx.Tx, dead []refusal) error {
 	if err != nil {
 		return err
 	}
-	records = slices.DeleteFunc(records, func(r usage.Record) bool { return slices.Contains(stay, r.Exchange) })
+	records = slices.DeleteFunc(records, func(r *usage.Record) bool { return slices.Contains(stay, r.Exchange) })
 	return addCharges(ctx, tx, records, nil)
 }
 
 // sift writes what Postgres takes of rows and returns the rest. It halves what is refused until a refused row stands alone.
-func (e *entry) sift(ctx context.Context, tx pgx.Tx, rows []usage.Record) ([]refusal, error) {
+func (e *entry) sift(ctx context.Context, tx pgx.Tx, rows []*usage.Record) ([]refusal, error) {
 	if len(rows) == 0 {
 		return nil, nil
 	}
@@ -142,7 +142,7 @@ func bury(ctx context.Context, tx pgx.Tx, writer uuid.UUID, dead []refusal) erro
 	}
 	var batch pgx.Batch
 	for i := range dead {
-		r := &dead[i].record
+		r := dead[i].record
 		record, err := json.Marshal(r)
 		if err != nil {
 			return fmt.Errorf("encode dead letter: %w", err)

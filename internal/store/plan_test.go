@@ -152,7 +152,7 @@ func TestUsageIsReadFromFewPages(t *testing.T) {
 		}
 		defer tx.Rollback(t.Context()) //nolint:errcheck // nothing was done
 		r := record(t, begin.Add(100*time.Hour))
-		_, err = without(t.Context(), tx, batch(uuid.New(), 0, r, record(t, begin.Add(200*time.Hour)), record(t, noon())).Records, ``)
+		_, err = without(t.Context(), tx, each(batch(uuid.New(), 0, r, record(t, begin.Add(200*time.Hour)), record(t, noon())).Records), ``)
 		return err
 	}
 	const every, unbounded = 40, 1 << 40 // days there are with the default; pages

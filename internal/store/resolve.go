@@ -25,9 +25,10 @@ func (s *Store) Resolve(ctx context.Context, b usage.Batch) (written int, err er
 	if b.From < 0 || b.To <= b.From || b.Writer == uuid.Nil {
 		return 0, invalid("unresolved exchanges of writer %s from %d to %d", b.Writer, b.From, b.To)
 	}
-	rows := make([]usage.Record, 0, len(b.Records))
+	rows := make([]*usage.Record, 0, len(b.Records))
 	seen := make(map[uuid.UUID]struct{}, len(b.Records))
-	for _, r := range b.Records {
+	for i := range b.Records {
+		r := b.Records[i]
 		if r.Status != usage.StatusUnresolved {
 			return 0, invalid("exchange %s to resolve: it has the status %q", r.Exchange, r.Status)
 		}
@@ -36,10 +37,10 @@ func (s *Store) Resolve(ctx context.Context, b usage.Batch) (written int, err er
 		}
 		seen[r.Exchange] = struct{}{}
 		r.Seq = 0
-		rows = append(rows, bounded(r))
+		rows = append(rows, bounded(&r))
 	}
 	err = s.enter(ctx, entry{
-		open: func(ctx context.Context, tx pgx.Tx) ([]usage.Record, error) {
+		open: func(ctx context.Context, tx pgx.Tx) ([]*usage.Record, error) {
 			if _, err := advance(ctx, tx, &b, nil); err != nil {
 				return nil, err
 			}
@@ -63,9 +64,9 @@ func (s *Store) Resolve(ctx context.Context, b usage.Batch) (written int, err er
 	return written, nil
 }
 
-func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error {
-	order := arrange(rows)
-	if err := copyUsage(ctx, tx, uuid.Nil, order); err != nil {
+func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []*usage.Record) error {
+	groups := arrange(rows)
+	if err := copyUsage(ctx, tx, uuid.Nil, groups); err != nil {
 		return fmt.Errorf("copy %d rows: %w", len(rows), err)
 	}
 	ids, times := exchanges(rows)
@@ -74,7 +75,7 @@ func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error 
 		on conflict (exchange_id) do update set ts = excluded.ts`, ids, times); err != nil {
 		return fmt.Errorf("note unresolved exchanges: %w", err)
 	}
-	if err := addSums(ctx, tx, order, nil); err != nil {
+	if err := addSums(ctx, tx, groups, nil); err != nil {
 		return err
 	}
 	return addCharges(ctx, tx, rows, nil)
@@ -82,7 +83,7 @@ func writeUnresolved(ctx context.Context, tx pgx.Tx, rows []usage.Record) error 
 
 // exchanges returns what identifies the rows of some records. The ids are bare arrays, which pgx encodes as they are; a [uuid.UUID] it
 // would print and parse.
-func exchanges(rows []usage.Record) (ids [][16]byte, times []time.Time) {
+func exchanges(rows []*usage.Record) (ids [][16]byte, times []time.Time) {
 	for i := range rows {
 		ids, times = append(ids, rows[i].Exchange), append(times, rows[i].Time)
 	}
@@ -91,7 +92,7 @@ func exchanges(rows []usage.Record) (ids [][16]byte, times []time.Time) {
 
 // without returns the records of exchanges that have no row which satisfies a condition, " and …" or nothing. A row is found by its time,
 // which comes from the ticket of the exchange and so is the same in whatever tells of it.
-func without(ctx context.Context, tx pgx.Tx, rows []usage.Record, condition string) ([]usage.Record, error) {
+func without(ctx context.Context, tx pgx.Tx, rows []*usage.Record, condition string) ([]*usage.Record, error) {
 	ids, times := exchanges(rows)
 	first, last := span(rows)
 	// The limit makes it one look into the index of one partition for each exchange, whatever the planner believes of their number.
@@ -108,7 +109,7 @@ func without(ctx context.Context, tx pgx.Tx, rows []usage.Record, condition stri
 	for _, id := range known {
 		have[id] = struct{}{}
 	}
-	left := make([]usage.Record, 0, len(rows)-len(have))
+	left := make([]*usage.Record, 0, len(rows)-len(have))
 	for _, r := range rows {
 		if _, ok := have[r.Exchange]; !ok {
 			left = append(left, r)
@@ -118,7 +119,7 @@ func without(ctx context.Context, tx pgx.Tx, rows []usage.Record, condition stri
 }
 
 // span returns the earliest and the latest time of rows, of which there is at least one.
-func span(rows []usage.Record) (first, last time.Time) {
+func span(rows []*usage.Record) (first, last time.Time) {
 	first, last = rows[0].Time, rows[0].Time
 	for i := range rows {
 		if t := rows[i].Time; t.Before(first) {
@@ -137,7 +138,7 @@ const maxSuspects = 1000
 type suspects map[uuid.UUID]struct{}
 
 // queueSuspects asks for the unresolved exchanges of the time of rows. The lock goes first: see [Store.Resolve].
-func queueSuspects(batch *pgx.Batch, rows []usage.Record, into *suspects) {
+func queueSuspects(batch *pgx.Batch, rows []*usage.Record, into *suspects) {
 	batch.Queue(`lock table weir.unresolved in row exclusive mode`)
 	first, last := span(rows)
 	batch.Queue(`select exchange_id from weir.unresolved where ts between $1 and $2 limit $3`, first, last, maxSuspects+1).
@@ -152,7 +153,7 @@ func queueSuspects(batch *pgx.Batch, rows []usage.Record, into *suspects) {
 }
 
 // among returns the exchanges of rows that may be unresolved.
-func (s suspects) among(rows []usage.Record) [][16]byte {
+func (s suspects) among(rows []*usage.Record) [][16]byte {
 	if len(s) == 0 {
 		return nil
 	}

@@ -26,14 +26,23 @@ type hourKey struct {
 	model   string
 }
 
-func hourOf(t time.Time) int64 { return t.Truncate(time.Hour).Unix() / int64(time.Hour/time.Second) }
+func hourOf(t time.Time) int64 {
+	const hour = int64(time.Hour / time.Second)
+	seconds := t.Unix()
+	return (seconds - (seconds%hour+hour)%hour) / hour // before 1970, too, the hour begins before the time
+}
 
 func (k *hourKey) time() time.Time { return time.Unix(k.hour*int64(time.Hour/time.Second), 0).UTC() }
 
 // compare is the order in which every writer locks sums: that of weir.balance first.
 func (k *hourKey) compare(o *hourKey) int {
-	return cmp.Or(cmp.Compare(k.tenant, o.tenant), cmp.Compare(k.key, o.key), cmp.Compare(k.hour, o.hour),
-		cmp.Compare(k.channel, o.channel), strings.Compare(k.model, o.model))
+	if k.tenant != o.tenant {
+		return cmp.Compare(k.tenant, o.tenant)
+	}
+	if k.key != o.key {
+		return cmp.Compare(k.key, o.key)
+	}
+	return cmp.Or(cmp.Compare(k.hour, o.hour), cmp.Compare(k.channel, o.channel), strings.Compare(k.model, o.model))
 }
 
 // total is what a batch adds to a row of weir.usage_hourly or weir.balance.
@@ -88,49 +97,76 @@ type contribution struct {
 	exchange uuid.UUID // of what was taken back
 }
 
-// sorted is a row at its place in the order of the sums.
-type sorted struct {
+// group is the rows that add to one sum, in the order of their log.
+type group struct {
 	hourKey
-	*usage.Record
+	rows []*usage.Record
 }
 
-// arrange puts rows into the order of their sums. Rows of one key then stand together in the table and in its index on keys, and those who
-// look for them read fewer pages; writing them costs a fifth less than in the order of the log.
-func arrange(rows []usage.Record) []sorted {
-	order := make([]sorted, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		order[i] = sorted{hourKey{r.Tenant, r.Key, hourOf(r.Time), r.Channel, r.Model}, r}
+// arrange puts rows into groups, in the order of their sums. Rows of one key then stand together in the table and in its index on keys, and
+// those who look for them read fewer pages; writing them costs a fifth less than in the order of the log. Only the groups are sorted: they
+// are few, and rows come in the order of their log.
+func arrange(rows []*usage.Record) []group {
+	var groups []group
+	known := make(map[hourKey]int32)
+	of, sizes := make([]int32, len(rows)), make([]int32, 0, 16)
+	last := int32(-1) // the group of the row before
+	for i, r := range rows {
+		k := hourKey{r.Tenant, r.Key, hourOf(r.Time), r.Channel, r.Model}
+		if last < 0 || groups[last].hourKey != k {
+			var ok bool
+			if last, ok = known[k]; !ok {
+				last = int32(len(groups)) //nolint:gosec // no more than rows
+				known[k] = last
+				groups, sizes = append(groups, group{hourKey: k}), append(sizes, 0)
+			}
+		}
+		of[i] = last
+		sizes[last]++
 	}
-	slices.SortFunc(order, func(a, b sorted) int { return cmp.Or(a.compare(&b.hourKey), cmp.Compare(a.Seq, b.Seq)) })
-	return order
+	room := make([]*usage.Record, len(rows))
+	for i, n := range sizes {
+		groups[i].rows, room = room[:0:n], room[n:]
+	}
+	for i, r := range rows {
+		g := &groups[of[i]]
+		g.rows = append(g.rows, r)
+	}
+	inLog := func(a, b *usage.Record) int { return cmp.Compare(a.Seq, b.Seq) }
+	for i := range groups {
+		if !slices.IsSortedFunc(groups[i].rows, inLog) { // a log of long ago, of which a part was there
+			slices.SortStableFunc(groups[i].rows, inLog)
+		}
+	}
+	slices.SortFunc(groups, func(a, b group) int { return a.compare(&b.hourKey) })
+	return groups
 }
 
 // addUp adds up what the rows contribute, less what was taken back, in the order of [hourKey].
-func addUp(rows []sorted, taken []contribution) []contribution {
-	var sums []contribution
-	at := func(k *hourKey) *total {
-		if n := len(sums); n == 0 || sums[n-1].hourKey != *k {
-			sums = append(sums, contribution{hourKey: *k})
+func addUp(groups []group, taken []contribution) []contribution {
+	sums := make([]contribution, len(groups))
+	for i := range groups {
+		sums[i].hourKey = groups[i].hourKey
+		for _, r := range groups[i].rows {
+			sums[i].add(r)
 		}
-		return &sums[len(sums)-1].total
-	}
-	for i := range rows {
-		at(&rows[i].hourKey).add(rows[i].Record)
 	}
 	if len(taken) == 0 {
 		return sums
 	}
-	parts := slices.Clone(sums)
+	parts := sums
 	for i := range taken {
 		var less total
 		less.plus(&taken[i].total, -1)
 		parts = append(parts, contribution{hourKey: taken[i].hourKey, total: less})
 	}
 	slices.SortStableFunc(parts, func(a, b contribution) int { return a.compare(&b.hourKey) })
-	sums = sums[:0]
+	sums = nil
 	for i := range parts {
-		at(&parts[i].hourKey).plus(&parts[i].total, 1)
+		if n := len(sums); n == 0 || sums[n-1].hourKey != parts[i].hourKey {
+			sums = append(sums, contribution{hourKey: parts[i].hourKey})
+		}
+		sums[len(sums)-1].plus(&parts[i].total, 1)
 	}
 	return sums
 }
@@ -138,8 +174,8 @@ func addUp(rows []sorted, taken []contribution) []contribution {
 // addSums adds the rows to their sums, and takes out of them what taken has added. The rows are added up here and not in SQL, and sorted, so
 // that writers that touch the same sums lock them in one order and cannot deadlock; the balances, which most writers share, are locked
 // last and so briefly.
-func addSums(ctx context.Context, tx pgx.Tx, rows []sorted, taken []contribution) error {
-	sums := addUp(rows, taken)
+func addSums(ctx context.Context, tx pgx.Tx, groups []group, taken []contribution) error {
+	sums := addUp(groups, taken)
 	var batch pgx.Batch
 	queueHours(&batch, sums)
 	queueEmptied(&batch, taken)

@@ -31,10 +31,19 @@ func mixed(n int) []usage.Record {
 	return rows
 }
 
+// each returns where records are.
+func each(records []usage.Record) []*usage.Record {
+	rows := make([]*usage.Record, len(records))
+	for i := range records {
+		rows[i] = &records[i]
+	}
+	return rows
+}
+
 // TestSumsDoNotDependOnTheOrderOfRows: writers that touch the same sums must lock them in one order.
 func TestSumsDoNotDependOnTheOrderOfRows(t *testing.T) {
 	rows := mixed(500)
-	sums := addUp(arrange(rows), nil)
+	sums := addUp(arrange(each(rows)), nil)
 	if !slices.IsSortedFunc(sums, func(a, b contribution) int { return a.compare(&b.hourKey) }) {
 		t.Error("the sums are in no order")
 	}
@@ -57,7 +66,7 @@ func TestSumsDoNotDependOnTheOrderOfRows(t *testing.T) {
 		t.Errorf("%d sums (-got +want):\n%s", len(sums), diff)
 	}
 	slices.Reverse(rows)
-	if diff := cmp.Diff(addUp(arrange(rows), nil), sums, unexported); diff != "" {
+	if diff := cmp.Diff(addUp(arrange(each(rows)), nil), sums, unexported); diff != "" {
 		t.Errorf("backwards (-got +want):\n%s", diff)
 	}
 }
@@ -65,10 +74,10 @@ func TestSumsDoNotDependOnTheOrderOfRows(t *testing.T) {
 // TestWhatIsTakenBackLeavesTheRest: sums of rows, less some that were added before, are the sums of the others.
 func TestWhatIsTakenBackLeavesTheRest(t *testing.T) {
 	rows := mixed(200)
-	taken := addUp(arrange(rows[:50]), nil)
+	taken := addUp(arrange(each(rows[:50])), nil)
 	taken = append(taken, taken[0]) // a second row of the same sum
 	got := make(map[hourKey]total)
-	for _, s := range addUp(arrange(rows), taken) {
+	for _, s := range addUp(arrange(each(rows)), taken) {
 		if _, twice := got[s.hourKey]; twice {
 			t.Errorf("%+v twice", s.hourKey)
 		}
@@ -77,7 +86,7 @@ func TestWhatIsTakenBackLeavesTheRest(t *testing.T) {
 		}
 	}
 	want := make(map[hourKey]total)
-	for _, s := range addUp(arrange(rows[50:]), nil) {
+	for _, s := range addUp(arrange(each(rows[50:])), nil) {
 		want[s.hourKey] = s.total
 	}
 	first := want[taken[0].hourKey]

@@ -46,9 +46,9 @@ func (s *Store) PruneWriters(ctx context.Context, olderThan time.Duration) (prun
 }
 
 // dropPosted leaves out old records that have a row already: their log's position was forgotten, and they are read for a second time.
-func (s *Store) dropPosted(ctx context.Context, tx pgx.Tx, rows []usage.Record) ([]usage.Record, error) {
+func (s *Store) dropPosted(ctx context.Context, tx pgx.Tx, rows []*usage.Record) ([]*usage.Record, error) {
 	limit := time.Now().Add(-oldRecord)
-	var old, left []usage.Record
+	var old, left []*usage.Record
 	for i := range rows {
 		if rows[i].Time.Before(limit) {
 			old = append(old, rows[i])

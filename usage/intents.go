@@ -197,8 +197,8 @@ func (in *Intents) alive(exchange uuid.UUID) {
 	}
 }
 
-// defaultParkBacklog is some tens of thousands of lines. A book that takes them is never so far behind, however many exchanges are under way.
-const defaultParkBacklog = 32 << 20
+// defaultParkBacklog is some 25,000 lines. A book that takes them is hardly ever so far behind, however many exchanges are under way.
+const defaultParkBacklog = 16 << 20
 
 // behind is told by the Shipper, at each look, how many bytes of lines are not in the book. If these are many the intents of most of them leave memory,
 // until they are few again.

@@ -64,7 +64,7 @@
 //	            and the latest sign of life. A segment is read when one of its exchanges may be among those that are to be settled
 //
 // It works with any ids, and is quick with those that grow with the time of admission: then a batch of settled ones, which is about in that order,
-// is in one or two segments. What is parked is never held; what must be looked at by itself, as when leases are over, comes back first.
+// is in a few segments. What is parked is never held; what must be looked at by itself, as when leases are over, comes back first.
 //
 // # Recovery
 //

@@ -30,7 +30,7 @@ const (
 const (
 	DefaultSyncInterval = 5 * time.Millisecond
 	DefaultSegmentBytes = 16 << 20
-	DefaultParkAbove    = 50_000
+	DefaultParkAbove    = 25_000
 )
 
 // maxSegmentBytes keeps offsets below 4 GiB, with room for a group that does not fit.

@@ -62,7 +62,7 @@ func TestMemoryDoesNotGrowWithWhatWaitsForTheBooks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n+1 == first || n+1 == second {
-			parkedSoon(t, j, DefaultParkAbove+DefaultSegmentBytes/100)
+			parkedSoon(t, j, 2*DefaultParkAbove+5)
 			at[n+1] = heap()
 			t.Logf("%d open: %d in memory, %d KiB alive", n+1, inMemory(j), at[n+1]>>10)
 		}

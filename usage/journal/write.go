@@ -24,6 +24,7 @@ type segment struct {
 	listed bool  // the folder is known to name it on the disk
 	old    bool  // of an earlier process: to be emptied at once and deleted, since nobody knows how much of it is on the disk
 	keep   bool  // but not deleted: it is damaged, and could not be copied
+	added  int   // intents that this process wrote to it, moved ones left out
 	stays  bool  // in memory: none of what is open in it can be parked; owned by run
 }
 
@@ -90,6 +91,7 @@ func (j *Journal) appendLocked(intents []Intent) error {
 	if err := j.writeLocked(s, buf); err != nil {
 		return err
 	}
+	s.added += len(intents)
 	now := j.since(time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	j.table.mu.Lock()
 	for i := range intents {
@@ -129,7 +131,8 @@ func (j *Journal) roomLocked(size int) (*segment, error) {
 		return nil, fmt.Errorf("the disk is behind by %d bytes", len(w.tail))
 	}
 	s := w.active
-	if s != nil && s.size+int64(size) <= j.o.SegmentBytes {
+	full := s != nil && s.added >= j.o.ParkAbove && j.parking.on.Load() // what is written to cannot be parked
+	if s != nil && s.size+int64(size) <= j.o.SegmentBytes && !full {
 		return s, nil
 	}
 	ends := w.ends

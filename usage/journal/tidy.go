@@ -145,6 +145,7 @@ func (j *Journal) move(from *segment, frames []frame, size int64) error {
 	if err := j.writeLocked(to, buf); err != nil {
 		return err
 	}
+	to.added += len(gone)
 	j.table.mu.Lock()
 	defer j.table.mu.Unlock()
 	for _, f := range gone {

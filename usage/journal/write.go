@@ -24,7 +24,7 @@ type segment struct {
 	listed bool  // the folder is known to name it on the disk
 	old    bool  // of an earlier process: to be emptied at once and deleted, since nobody knows how much of it is on the disk
 	keep   bool  // but not deleted: it is damaged, and could not be copied
-	added  int   // intents that this process wrote to it, moved ones left out
+	added  int   // intents that this process wrote to it
 	stays  bool  // in memory: none of what is open in it can be parked; owned by run
 }
 

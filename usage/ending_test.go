@@ -21,6 +21,14 @@ type heard struct {
 	testing.TB
 	left map[uuid.UUID]bool
 	ends map[uuid.UUID]How
+	over map[uuid.UUID]bool
+}
+
+func (h *heard) Finished(r *Record) {
+	if h.over[r.Exchange] {
+		h.Errorf("exchange %s is told twice to be over", r.Exchange)
+	}
+	h.over[r.Exchange] = true
 }
 
 func (h *heard) Left(t *policy.Ticket) {

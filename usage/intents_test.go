@@ -146,7 +146,7 @@ func (r *replica) start() {
 	}
 	log := slog.New(slog.NewTextHandler(r.said, nil))
 	r.guess, r.journal = NewEstimator(), j
-	r.heard = &heard{TB: r.TB, left: make(map[uuid.UUID]bool), ends: make(map[uuid.UUID]How)}
+	r.heard = &heard{TB: r.TB, left: make(map[uuid.UUID]bool), ends: make(map[uuid.UUID]How), over: make(map[uuid.UUID]bool)}
 	r.intents = NewIntents(IntentOptions{Journal: j, Book: r.book, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Lease: r.lease, Listeners: []Listener{r.heard}, Logger: log, parkBacklog: r.backlog})
 	r.ship = NewShipper(Options{Dir: r.dir, Book: r.book, Intents: r.intents, Reckoning: Reckoning{Estimator: r.guess, Pricer: r.pricer}, Logger: log})
 }

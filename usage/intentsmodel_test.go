@@ -23,6 +23,8 @@ type intentsModel struct {
 	admitted []*admittedExchange
 	due      map[*admittedExchange]time.Time // when its line is written
 
+	parked int // intents, at most
+
 	rollBack func() // to a state that the book had at a time; nil: none was saved
 	saved    time.Time
 }
@@ -114,6 +116,9 @@ func (m *intentsModel) allowed(records []Record) error {
 }
 
 func (m *intentsModel) act() {
+	for _, r := range m.replicas {
+		m.parked = max(m.parked, r.journal.Parked())
+	}
 	switch p := m.rng.IntN(100); {
 	case p < 40:
 		m.admit()
@@ -170,6 +175,7 @@ func (m *intentsModel) check() {
 }
 
 func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
+	parked := 0
 	for seed := range uint64(max(*seeds/3, 1)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -199,6 +205,7 @@ func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
 					}
 				}
 				m.check()
+				parked = max(parked, m.parked)
 				if t.Failed() {
 					for _, r := range m.replicas {
 						said := r.said.String()
@@ -207,5 +214,9 @@ func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
 				}
 			})
 		})
+	}
+	t.Logf("%d intents were parked at most", parked)
+	if *seeds > 20 && parked == 0 {
+		t.Error("intents were never parked")
 	}
 }

@@ -44,10 +44,12 @@ type model struct {
 	damaged atomic.Bool // the power took something, or what failed could not be taken back; and the journal may not have put it right yet
 	healthy bool        // the disk has not failed since the journal was opened, or has been well for long
 	said    bytes.Buffer
+	parked  int // intents, at most
 }
 
 // act does something at random.
 func (x *model) act() {
+	x.parked = max(x.parked, x.j.Parked())
 	switch p := x.rng.IntN(100); {
 	case p < 45:
 		x.append()
@@ -239,6 +241,7 @@ func (x *model) restart(left *memory, powerLoss bool) {
 }
 
 func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
+	parked := 0
 	for seed := range uint64(*seeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -263,7 +266,12 @@ func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
 				if err := x.j.Close(); err != nil {
 					t.Error(err)
 				}
+				parked = max(parked, x.parked)
 			})
 		})
+	}
+	t.Logf("%d intents were parked at most", parked)
+	if *seeds > 20 && parked == 0 {
+		t.Error("intents were never parked")
 	}
 }

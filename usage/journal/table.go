@@ -295,17 +295,6 @@ func (t *table) tally(segment uint32) (of, all tally) {
 	return t.inside[segment], all
 }
 
-// each hands out what is open or held.
-func (t *table) each() (out []found) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out = make([]found, 0, len(t.open))
-	for id, p := range t.open {
-		out = append(out, found{id, p})
-	}
-	return out
-}
-
 // len returns how many intents are open, and how many held.
 func (t *table) len() (open, held int) {
 	t.mu.Lock()

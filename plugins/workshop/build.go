@@ -155,7 +155,7 @@ const assemblyScript = "assemblyscript@0.28.20"
 
 func buildAssemblyScript(ctx context.Context, dir, temp string) (string, error) {
 	module := filepath.Join(temp, "plugin.wasm")
-	c := exec.CommandContext(ctx, "npx", "--yes", "--package="+assemblyScript, "asc", "--config", "asconfig.json", "--outFile", module)
+	c := exec.CommandContext(ctx, "npx", "--yes", "--prefer-offline", "--package="+assemblyScript, "asc", "--config", "asconfig.json", "--outFile", module)
 	c.Dir = dir
 	return module, run(c, "install Node.js, which brings npx")
 }

@@ -162,7 +162,11 @@ export class Verdict {
   /** Takes an event out of the stream (text and tool calls). */
   static drop(): Verdict { return new Verdict().num(1, 2); }
 
-  /** Puts a text in the place of some bytes, in UTF-8, of a text. */
+  /** Puts a text in the place of the characters from start to end of another, counted as indexOf and length count them. */
+  replace(t: Text, start: i32, end: i32, text: string): Verdict {
+    return this.edit(t.id, String.UTF8.byteLength(t.text.substring(0, start)), String.UTF8.byteLength(t.text.substring(0, end)), text);
+  }
+  /** The same, counted in bytes of UTF-8. The text of an event has id 0. */
   edit(id: i64, start: i64, end: i64, text: string): Verdict {
     return this.nest(3, new Verdict().num(1, id).num(2, start).num(3, end).str(4, text));
   }
@@ -234,6 +238,29 @@ export function json(text: Bytes, path: string): Bytes | null {
   const utf8 = String.UTF8.encode(path);
   const r = hostJSON(text.at, text.length, changetype<usize>(utf8), utf8.byteLength);
   return r < 0 ? null : new Bytes(text.at + <usize>(r >> 32), <i32>r);
+}
+
+/** A string in a JSON text, without its quotes and escapes; null if there is none. It needs the capability json. */
+export function jsonString(text: Bytes, path: string): string | null {
+  const value = json(text, path);
+  if (value == null || value.length < 2 || load<u8>(value.at) != 0x22) return null;
+  const s = new Bytes(value.at + 1, value.length - 2).text();
+  let out = "", from = 0;
+  for (let i = s.indexOf("\\"); i >= 0; i = s.indexOf("\\", from)) {
+    out += s.substring(from, i);
+    const c = s.charAt(i + 1);
+    from = i + 2;
+    if (c == "u") {
+      out += String.fromCharCode(<i32>parseInt(s.substring(from, from + 4), 16));
+      from += 4;
+    } else if (c == "b") out += "\b";
+    else if (c == "f") out += "\f";
+    else if (c == "n") out += "\n";
+    else if (c == "r") out += "\r";
+    else if (c == "t") out += "\t";
+    else out += c;
+  }
+  return out + s.substring(from);
 }
 
 /** Adds to a counter of this tenant and returns its new value; i64.MIN_VALUE: there is no room for another. It needs the capability counters. */

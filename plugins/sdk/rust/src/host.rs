@@ -74,6 +74,47 @@ pub fn json<'a>(text: &'a [u8], path: &str) -> Option<&'a [u8]> {
     text.get(start..start + len)
 }
 
+/// A string in a JSON text, without its quotes and escapes, by a path.
+#[cfg(target_arch = "wasm32")]
+pub fn json_string(text: &[u8], path: &str) -> Option<String> {
+    let value = core::str::from_utf8(json(text, path)?).ok()?;
+    Some(unescaped(value.strip_prefix('"')?.strip_suffix('"')?))
+}
+
+/// What a JSON string stands for. A character beyond the first 65,536 is written as two escapes, so that it is put together in UTF-16.
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+fn unescaped(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut units = Vec::new(); // of escapes that follow one another
+    let mut rest = s;
+    while let Some(at) = rest.find('\\') {
+        if at > 0 {
+            out.push_str(&String::from_utf16_lossy(&units));
+            units.clear();
+            out.push_str(&rest[..at]);
+        }
+        let mut after = rest[at + 1..].chars();
+        units.push(match after.next() {
+            Some('b') => 8,
+            Some('f') => 12,
+            Some('n') => 10,
+            Some('r') => 13,
+            Some('t') => 9,
+            Some('u') => {
+                let digits = after.as_str().get(..4).unwrap_or("");
+                after = after.as_str()[digits.len()..].chars();
+                u16::from_str_radix(digits, 16).unwrap_or(0xfffd)
+            }
+            Some(c) => c as u16, // a quote, a slash or a backslash
+            None => 0xfffd,
+        });
+        rest = after.as_str();
+    }
+    out.push_str(&String::from_utf16_lossy(&units));
+    out.push_str(rest);
+    out
+}
+
 /// Adds to a counter of this tenant and returns its new value. It begins at 0 again every `window` milliseconds (0: never). Nothing if there is no room for another counter.
 #[cfg(target_arch = "wasm32")]
 pub fn count(name: &str, delta: i64, window: i64) -> Option<i64> {

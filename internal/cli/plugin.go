@@ -91,7 +91,7 @@ with the credentials of docker login. The name, without --name, is the last part
 				{"about", aboutOf(v)},
 			})
 			if p.Attached == 0 {
-				remark(c, "\nIt judges nothing yet: weir plugin attach %s%s", p.Name, grantsOf(wasm))
+				remark(c, "%s", howToAttach(p, wasm))
 			} else {
 				remark(c, "\nIt is not in force yet: weir plugin show %s, then weir plugin set ID --version %s", p.Name, short(v.Digest))
 			}
@@ -101,6 +101,15 @@ with the credentials of docker login. The name, without --name, is the last part
 	c.Flags().StringVar(&name, "name", "", "the `NAME` of the plugin, which is made if there is none")
 	c.Flags().StringVar(&tenant, "tenant", "", "the `TENANT` that it belongs to, and may be attached to alone (default: the operator's own)")
 	return c
+}
+
+// howToAttach says what to do next with a plugin that is new; its last line is a command.
+func howToAttach(p admin.Plugin, wasm []byte) string {
+	schema, config := "", ""
+	if s := p.Versions[0].Schema; len(s) > 0 && string(s) != "null" {
+		schema, config = fmt.Sprintf("\nIt takes a configuration: weir plugin show %s has its schema.", p.Name), " --config JSON"
+	}
+	return fmt.Sprintf("%s\nIt judges nothing yet: weir plugin attach %s%s%s", schema, p.Name, grantsOf(wasm), config)
 }
 
 // grantsOf is the flag by which a module is granted what it cannot do without; empty if there is nothing.

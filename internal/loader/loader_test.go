@@ -453,6 +453,11 @@ func TestAttachmentsAreTriedBeforeTheyAreStored(t *testing.T) {
 	if err := l.TryPlugin(t.Context(), good, wasm); err != nil {
 		t.Error(err)
 	}
+	missing := good
+	missing.Grants = []string{"clock"}
+	if r, ok := errors.AsType[*Refusal](l.TryPlugin(t.Context(), missing, wasm)); !ok || r.Hint() != "to grant what it needs: --grant clock,log" {
+		t.Errorf("without a capability: %+v", r)
+	}
 	for want, change := range map[string]func(*store.Attachment){
 		`needs the capability "log"`:     func(a *store.Attachment) { a.Grants = nil },
 		`no capability "fly"`:            func(a *store.Attachment) { a.Grants = []string{"log", "fly"} },

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/plugins/host"
+	"github.com/weir-proxy/weir/plugins/meter"
 	"github.com/weir-proxy/weir/plugins/proxywasm"
 )
 
@@ -90,10 +91,33 @@ func (l *Loader) TryPlugin(ctx context.Context, a store.Attachment, wasm []byte)
 	if err := checkConfig(m.Custom[sectionSchema], a.Config); err != nil {
 		return err
 	}
-	if err := try(ctx, &a, wasm); err != nil {
-		return refusal(ctx, err)
+	err = try(ctx, &a, wasm)
+	if err == nil {
+		return nil
 	}
-	return nil
+	refused := refusal(ctx, err)
+	if r, ok := errors.AsType[*Refusal](refused); ok && r.hint == "" {
+		r.hint = hintFor(m, &a, err)
+	}
+	return refused
+}
+
+// hintFor is what to try with a module that cannot be attached like this; empty if nobody knows.
+func hintFor(m *meter.Module, a *store.Attachment, err error) string {
+	grants, missing := slices.Clone(a.Grants), false
+	for _, f := range m.Imports {
+		if need, ok := host.Needs(f.Module, f.Name); ok && need != "" && !slices.Contains(grants, string(need)) {
+			grants, missing = append(grants, string(need)), true
+		}
+	}
+	if missing {
+		slices.Sort(grants)
+		return "to grant what it needs: --grant " + strings.Join(grants, ",")
+	}
+	if f, ok := errors.AsType[*host.Failure](err); ok && f.Reason == host.Refused && len(m.Custom[sectionSchema]) > 0 {
+		return schemaHint
+	}
+	return ""
 }
 
 // tryOut loads a module that speaks weir/1, and closes it.

@@ -96,7 +96,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 				TransportApiVersion:       corev3.ApiVersion_V3,
 				SetNodeOnFirstMessageOnly: true,
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: processorCluster},
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: processorCluster, RetryPolicy: askAgain()},
 				}}},
 			},
 		},
@@ -104,6 +104,20 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 		OverloadManager: overload,
 	}
 	return protojson.Marshal(b)
+}
+
+// How long Envoy waits before it asks a processor for its configuration again that did not answer. By Envoy's own measure, up to 30 s, a processor that had
+// been away would say for as long that it has no Envoy, and load balancers would believe it.
+const (
+	askAgainFirst = 100 * time.Millisecond
+	askAgainMost  = time.Second
+)
+
+// askAgain is the pause between two attempts to be configured.
+func askAgain() *corev3.RetryPolicy {
+	return &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+		BaseInterval: durationpb.New(askAgainFirst), MaxInterval: durationpb.New(askAgainMost),
+	}}
 }
 
 // Over TCP a processor whose machine is gone does not say so. It is asked this often, and given this long to answer.

@@ -14,7 +14,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -307,6 +309,25 @@ func TestSecondEnvoyOfTheSameNameIsTurnedAwayUntilTheFirstIsGone(t *testing.T) {
 	}
 	if _, _, err := listen(t.Context(), t, client, node(t, o)); err != nil {
 		t.Errorf("its successor: got %v", err)
+	}
+}
+
+func TestEnvoyAsksForItsConfigurationEachSecond(t *testing.T) {
+	raw, err := Bootstrap(BootstrapOptions{Socket: "s", Admin: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bootstrapv3.Bootstrap{}
+	if err := protojson.Unmarshal(raw, b); err != nil {
+		t.Fatal(err)
+	}
+	services := b.GetDynamicResources().GetAdsConfig().GetGrpcServices()
+	pause := services[0].GetEnvoyGrpc().GetRetryPolicy().GetRetryBackOff()
+	if most := pause.GetMaxInterval().AsDuration(); most <= 0 || most > time.Second {
+		t.Errorf("a processor that was away is without Envoys for up to %v; Envoy's own measure is 30 s", most)
+	}
+	if first := pause.GetBaseInterval().AsDuration(); first < 10*time.Millisecond {
+		t.Errorf("a processor that is away is asked each %v", first)
 	}
 }
 

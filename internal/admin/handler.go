@@ -138,7 +138,7 @@ type PluginTester interface {
 	TryPlugin(ctx context.Context, a store.Attachment, wasm []byte) error
 }
 
-// Options are what [New] needs. All but Token are required.
+// Options are what [New] needs. Required is all that is not said to do without.
 type Options struct {
 	Store         Store
 	Token         store.Secret                      // when empty, everything below /api/v1 is refused
@@ -149,6 +149,8 @@ type Options struct {
 	ChannelTester ChannelTester
 	Plugins       PluginTester
 
+	// Database returns why the store cannot be asked, or nil when it can be. What fails meanwhile is not an error of the API, but 503. Nil: it always can be.
+	Database func(ctx context.Context) error
 	// Settled returns when what was changed is in force in this process, or when that takes too long. Who has made a key can use it, when the answer is there. Nil:
 	// nobody waits for it.
 	Settled       func(ctx context.Context)
@@ -345,12 +347,20 @@ func (a *api) authenticate(r *http.Request) *Problem {
 
 func (a *api) fail(w http.ResponseWriter, r *http.Request, rt route, err error) {
 	p, internal := problemOf(err)
+	if internal && a.away(r.Context()) {
+		writeProblem(w, problem(http.StatusServiceUnavailable, "no database", "the database cannot be asked at the moment").
+			hint("try again when weir ready says nothing of the database"))
+		return
+	}
 	if internal && r.Context().Err() == nil {
 		id := strings.TrimPrefix(p.Instance, "urn:uuid:")
 		a.Logger.ErrorContext(r.Context(), "admin request failed", "request_id", id, "method", rt.method, "route", rt.path, "err", err)
 	}
 	writeProblem(w, p)
 }
+
+// away says whether the database is: it does not answer, or has not been prepared yet. The checks of [Options.Ready] say why.
+func (a *api) away(ctx context.Context) bool { return a.Database != nil && a.Database(ctx) != nil }
 
 func (a *api) version(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, Version{Version: a.Version, Go: runtime.Version()})

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -198,6 +199,26 @@ func TestEveryAnswerHasTheHeadersOfSafety(t *testing.T) {
 				t.Errorf("%s: %s: got %q, want %q", path, name, got, want)
 			}
 		}
+	}
+}
+
+func TestWithoutItsDatabaseTheAPISaysSo(t *testing.T) {
+	var log bytes.Buffer
+	s := admintest.Start(t, func(o *admin.Options) {
+		o.Database = func(context.Context) error { return errors.New("not connected yet") }
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}, nil)
+	s.Store.Close()
+	res, body := call(t, s.URL+"/api/v1/channels", "GET", "")
+	if p := problemIn(t, res, body); p.Status != http.StatusServiceUnavailable || p.Hint == "" || p.Instance != "" {
+		t.Errorf("got %s", body)
+	}
+	_, body = call(t, s.URL+"/api/v1/doctor", "GET", "")
+	if got := strings.Count(body, "not known without the database"); got != 2 { // channels and keys
+		t.Errorf("the doctor says %s", body)
+	}
+	if log.Len() > 0 {
+		t.Errorf("an outage that is told elsewhere is logged as a fault: %s", &log)
 	}
 }
 

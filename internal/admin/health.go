@@ -50,6 +50,9 @@ func (a *api) unreadable(ctx context.Context, name string, err error) Check {
 	if errors.Is(err, store.ErrSecretKey) {
 		return Check{Name: name, Verdict: Fail, Detail: err.Error(), Hint: secretKeyHint}
 	}
+	if a.away(ctx) {
+		return Check{Name: name, Verdict: Fail, Detail: "not known without the database", Hint: "see the database check"}
+	}
 	a.Logger.ErrorContext(ctx, "doctor could not read", "what", name, "err", err)
 	return Check{Name: name, Verdict: Fail, Detail: name + " cannot be read from the database", Hint: "the log of weir serve has the cause"}
 }

@@ -250,6 +250,7 @@ func (p *processor) administer(ctx context.Context) error {
 		Logger:        p.log,
 		ChannelTester: prober,
 		Plugins:       p.plugins,
+		Database:      p.databaseState,
 		Settled:       p.settled,
 		PluginMetrics: promhttp.HandlerFor(own, promhttp.HandlerOpts{}),
 	})

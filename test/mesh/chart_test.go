@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
@@ -163,6 +164,14 @@ func TestChartSaysWhatIsWrongWithValues(t *testing.T) {
 		"replicas=3":                      "additional properties 'replicas' not allowed",
 		"config.secret_key=abc":           "/config",
 		"config.admin.token=abc":          "/config",
+		"config.gateway.listen=:443":      "/config", // the chart's: the ports of the pod
+		"config.gateway.tls.cert=a.pem":   "/config", // tls.secret
+		"config.processor.socket=/s":      "/config",
+		"config.envoy.admin=:1":           "/config",
+		"config.envoy.ca_file=/a.pem":     "/config", // envoy.caFile
+		"config.admin.listen=:1":          "/config",
+		"env[0].value=x":                  "/env/0",
+		"provider=istio,tls.secret=a":     "/tls/secret", // a gateway of the mesh would speak plain HTTP to it
 		"secrets.database.key=":           "/secrets/database/key",
 		"terminationGracePeriodSeconds=5": "/terminationGracePeriodSeconds",
 		"autoscaling.enabled=true,autoscaling.targetCPUUtilization=0": "/autoscaling",
@@ -170,6 +179,107 @@ func TestChartSaysWhatIsWrongWithValues(t *testing.T) {
 		if _, complaint, err := template(t, "--set", set); err == nil || !strings.Contains(complaint, want) {
 			t.Errorf("--set %s: got %v %q, want an error that names %s", set, err, complaint, want)
 		}
+	}
+}
+
+// made returns the first object of a kind that the chart makes of values.
+func made(t *testing.T, kind string, args ...string) object {
+	t.Helper()
+	out, complaint, err := template(t, args...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, complaint)
+	}
+	for _, o := range objects(t, out) {
+		if o.Kind == kind {
+			return o
+		}
+	}
+	t.Fatalf("there is no %s", kind)
+	return object{}
+}
+
+// configured returns the configuration that the chart makes of values.
+func configured(t *testing.T, args ...string) config.Config {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	if err := os.WriteFile(file, []byte(made(t, "ConfigMap", args...).Data["weir.yaml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestChartFitsEnvoyToItsPod(t *testing.T) {
+	c := configured(t, "--set", "terminationGracePeriodSeconds=180,envoy.resources.limits.memory=768Mi")
+	if got := c.Envoy.Drain; got != 2*time.Minute {
+		t.Errorf("a pod that is killed after 3 minutes drains for %v", got)
+	}
+	if got := c.Envoy.MaxHeapBytes; got != 512<<20 {
+		t.Errorf("Envoy may have %d bytes of 768 MiB, want two thirds", got)
+	}
+	for _, limit := range []string{"null", "0.5Gi", "80Mi"} {
+		if c := configured(t, "--set", "envoy.resources.limits.memory="+limit); c.Envoy.MaxHeapBytes != 0 {
+			t.Errorf("of a limit of %s Envoy may have %d bytes", limit, c.Envoy.MaxHeapBytes)
+		}
+	}
+	own := configured(t, "--set", "config.envoy.drain=1m,config.envoy.max_heap_bytes=100000000")
+	if own.Envoy.Drain != time.Minute || own.Envoy.MaxHeapBytes != 100000000 {
+		t.Errorf("what the operator sets is not heeded: %v, %d bytes", own.Envoy.Drain, own.Envoy.MaxHeapBytes)
+	}
+}
+
+func TestChartServesTLSByASecret(t *testing.T) {
+	args := []string{"--set", "tls.secret=llm-tls,config.gateway.max_body_bytes=4096"}
+	c := configured(t, args...)
+	if c.Gateway.MaxBodyBytes != 4096 || c.Gateway.Listen != "0.0.0.0:10000" {
+		t.Errorf("gateway: %+v", c.Gateway)
+	}
+	pod := made(t, "StatefulSet", args...).Spec.Template.Spec
+	folder := ""
+	for _, m := range pod.InitContainers[0].VolumeMounts {
+		if m.Name == "tls" {
+			folder = m.MountPath
+		}
+	}
+	if folder == "" || c.Gateway.TLS.Cert != folder+"/tls.crt" || c.Gateway.TLS.Key != folder+"/tls.key" {
+		t.Errorf("the processor has %s, and reads %+v", folder, c.Gateway.TLS)
+	}
+	for _, m := range pod.Containers[0].VolumeMounts {
+		if m.Name == "tls" {
+			t.Error("Envoy's container has the private key on its disk")
+		}
+	}
+}
+
+func TestChartTakesWhatAnOperatorAddsToPods(t *testing.T) {
+	pod := made(t, "StatefulSet", "--set", "env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,env[0].value=http://collector:4317",
+		"--set", "volumes[0].name=ca,volumes[0].configMap.name=ca,volumeMounts[0].name=ca,volumeMounts[0].mountPath=/etc/ca").Spec.Template.Spec
+	found := false
+	for _, e := range pod.InitContainers[0].Env {
+		found = found || e.Name == "OTEL_EXPORTER_OTLP_ENDPOINT" && e.Value == "http://collector:4317"
+	}
+	if !found {
+		t.Errorf("the processor's environment is %+v", pod.InitContainers[0].Env)
+	}
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		if m := c.VolumeMounts[len(c.VolumeMounts)-1]; m.Name != "ca" || m.MountPath != "/etc/ca" {
+			t.Errorf("container %s has %+v", c.Name, c.VolumeMounts)
+		}
+	}
+	if v := pod.Volumes[len(pod.Volumes)-1]; v.Name != "ca" || v.ConfigMap.Name != "ca" {
+		t.Errorf("volumes: %+v", pod.Volumes)
+	}
+	// As docs/deploy-istio.md has it for ambient mode. A label that stands there twice would be no YAML, which objects refuses.
+	out, complaint, err := template(t, "--set", "provider=istio", "--set-string", `podLabels.sidecar\.istio\.io/inject=false,podAnnotations.proxy\.istio\.io/config=x`)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, complaint)
+	}
+	objects(t, out)
+	if !strings.Contains(out, `sidecar.istio.io/inject: "false"`) {
+		t.Error("the pods ask for a sidecar")
 	}
 }
 

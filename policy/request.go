@@ -10,7 +10,7 @@ import (
 
 // The members of a body that the engine acts on; the constants are their places.
 var (
-	bodyKeys   = jsonscan.NewKeys("model", "stream", "stream_options", "service_tier")
+	bodyKeys   = jsonscan.NewKeys("model", "stream", "stream_options", "service_tier", "background", "deferred")
 	optionKeys = jsonscan.NewKeys("include_usage")
 )
 
@@ -19,6 +19,8 @@ const (
 	memberStream
 	memberOptions
 	memberService
+	memberBackground
+	memberDeferred
 )
 
 const memberUsage = 0
@@ -60,6 +62,9 @@ func readRequest(body []byte, op Operation) (request, *Denial) {
 	if at := o.Values[memberService]; at.Found() {
 		r.service = serviceNamed(at.Of(body))
 	}
+	if denial := answeredLater(body, &o); denial != nil {
+		return request{}, denial
+	}
 	switch op {
 	case OpChat, OpCompletions:
 		return r, r.askForUsage(body, &o)
@@ -67,6 +72,21 @@ func readRequest(body []byte, op Operation) (request, *Denial) {
 		r.stream = false // there is no such thing; the provider may complain
 	}
 	return r, nil
+}
+
+// answeredLater refuses what a provider would answer before it has done the work, as Responses and xAI's chats can be asked for: what that costs is in no response that
+// passes here, and the answer could not be fetched through the gateway either.
+func answeredLater(body []byte, o *jsonscan.Object) *Denial {
+	for i, param := range [...]string{"background", "deferred"} {
+		at := o.Values[memberBackground+i]
+		if !at.Found() {
+			continue
+		}
+		if value := string(at.Of(body)); value != "false" && value != "null" {
+			return badRequest(param, "The gateway does not serve answers that are fetched later. Leave out '"+param+"', or set it to false.")
+		}
+	}
+	return nil
 }
 
 // serviceNamed returns the service that a value asks for. What it makes of any other value is for the provider to say.

@@ -20,27 +20,62 @@ func (e *Engine) authenticate(h *Head, s *Snapshot, g *grant, now time.Time) *De
 		return badKey("Incorrect API key provided.")
 	}
 	// From here on the client has proved that it holds the secret: it may know what became of it.
-	switch k := &g.key; {
+	if denial := g.key.unusable(&hash, now); denial != nil {
+		return denial
+	}
+	if len(g.key.Networks) > 0 && !within(g.key.Networks, h.Address) {
+		return wrongAddress()
+	}
+	tenant, denial := s.tenantOf(&g.key)
+	if denial != nil {
+		return denial
+	}
+	g.tenant, g.hash = tenant, hash
+	return nil
+}
+
+// authenticateAgain sees whether the key of an exchange still works when its body has come, which may be minutes after its head.
+func (e *Engine) authenticateAgain(g *grant) *Denial {
+	s := e.snapshot.Load()
+	entry, ok := s.keys.entry(&g.hash)
+	if !ok || entry.record.id != g.key.ID {
+		return badKey("Incorrect API key provided.")
+	}
+	entry.tags = "" // not to be read again
+	var now grant
+	entry.grant(&now)
+	if denial := now.key.unusable(&g.hash, e.clock()); denial != nil {
+		return denial
+	}
+	_, denial := s.tenantOf(&now.key)
+	return denial
+}
+
+// unusable says why a key cannot be used any more with a secret of the given hash; nil: it can.
+func (k *Key) unusable(hash *KeyHash, now time.Time) *Denial {
+	switch {
 	case k.Revoked:
 		return badKey("This API key has been revoked.")
 	case k.Disabled:
 		return badKey("This API key is disabled. Ask whoever gave it to you.")
-	case hash == k.Previous && !now.Before(k.PreviousUntil):
+	case *hash == k.Previous && !now.Before(k.PreviousUntil):
 		return badKey("This API key has been replaced by a new one. Ask whoever gave it to you.")
 	case !k.Expires.IsZero() && !now.Before(k.Expires):
 		return badKey("This API key has expired.")
-	case len(k.Networks) > 0 && !within(k.Networks, h.Address):
-		return wrongAddress()
 	}
-	tenant, known := s.tenants[g.key.Tenant]
+	return nil
+}
+
+// tenantOf returns the tenant of a key, if its keys can be used.
+func (s *Snapshot) tenantOf(k *Key) (Tenant, *Denial) {
+	tenant, known := s.tenants[k.Tenant]
 	if !known { // the key has come before its tenant
-		return notReady()
+		return Tenant{}, notReady()
 	}
 	if tenant.Disabled {
-		return badKey("The account of this API key is disabled.")
+		return Tenant{}, badKey("The account of this API key is disabled.")
 	}
-	g.tenant = tenant
-	return nil
+	return tenant, nil
 }
 
 // within reports whether an address is in one of the networks. One that is not known is in none.

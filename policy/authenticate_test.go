@@ -218,3 +218,41 @@ func TestTagsOfTheKeyGoIntoTheTicket(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestKeyThatEndsWhileTheBodyComesIsRefused: a client may take minutes to send one, and must not have requests in store for after its key was revoked.
+func TestKeyThatEndsWhileTheBodyComesIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*SnapshotData, *Key){
+		"revoked":  func(_ *SnapshotData, k *Key) { k.Revoked = true },
+		"disabled": func(_ *SnapshotData, k *Key) { k.Disabled = true },
+		"expired":  func(_ *SnapshotData, k *Key) { k.Expires = noon },
+		"replaced": func(_ *SnapshotData, k *Key) { k.Hash = HashKey("sk-new") },
+		"rotated, over": func(_ *SnapshotData, k *Key) {
+			k.Hash, k.Previous, k.PreviousUntil = HashKey("sk-new"), HashKey("sk-slow"), noon
+		},
+		"another's":       func(_ *SnapshotData, k *Key) { k.ID = 2 },
+		"deleted":         func(d *SnapshotData, _ *Key) { d.Keys = nil },
+		"tenant disabled": func(d *SnapshotData, _ *Key) { d.Tenants[0].Disabled = true },
+	} {
+		e := keyed(t, "sk-slow", func(*SnapshotData, *Key) {})
+		x, _, denial := e.Begin(headOf("sk-slow"))
+		if denial != nil {
+			t.Fatal(denial)
+		}
+		data := testData()
+		data.Keys = []Key{{ID: 1, Tenant: 1, Hash: HashKey("sk-slow")}}
+		end(&data, &data.Keys[0])
+		e.SetSnapshot(mustSnapshot(t, data))
+		if _, denial = x.Admit([]byte(`{"model":"gpt-4o"}`)); denial == nil || denial.Status != 401 {
+			t.Errorf("%s: %v", name, denial)
+		}
+	}
+	e := keyed(t, "sk-slow", func(*SnapshotData, *Key) {})
+	x, _, _ := e.Begin(headOf("sk-slow"))
+	data := testData()
+	data.Keys = []Key{{ID: 1, Tenant: 1, Hash: HashKey("sk-new"), Previous: HashKey("sk-slow"), PreviousUntil: noon.Add(time.Second)}}
+	e.SetSnapshot(mustSnapshot(t, data))
+	if _, denial := x.Admit([]byte(`{"model":"gpt-4o"}`)); denial != nil {
+		t.Errorf("rotated with an overlap: %v", denial)
+	}
+}

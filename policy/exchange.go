@@ -60,6 +60,9 @@ func (x *Exchange) Admit(body []byte) (*Admission, *Denial) {
 	if denial := x.engine.gate(); denial != nil { // closed while the body came
 		return nil, denial
 	}
+	if denial := x.engine.authenticateAgain(g); denial != nil { // revoked while it came
+		return nil, denial
+	}
 	if int64(len(body)) > x.engine.maxBody {
 		return nil, tooLarge(x.engine.maxBody)
 	}

@@ -44,24 +44,31 @@ func (r *Keyring) Len() int {
 
 // find sets g to what the key of a hash gives access to, but for its tenant. It does not look at whether the key may be used.
 func (r *Keyring) find(h *KeyHash, g *grant) bool {
+	e, ok := r.entry(h)
+	if ok {
+		e.grant(g)
+	}
+	return ok
+}
+
+// entry returns what there is of a hash.
+func (r *Keyring) entry(h *KeyHash) (e keyEntry, ok bool) {
 	s := r.state.Load()
 	if s == nil {
-		return false
+		return e, false
 	}
 	if shard := s.overlay[h[0]].Load(); shard != nil {
-		if e, ok := (*shard)[*h]; ok {
-			if e != nil {
-				e.grant(g)
+		if found, ok := (*shard)[*h]; ok {
+			if found == nil {
+				return e, false
 			}
-			return e != nil
+			return *found, true
 		}
 	}
 	if found := s.table.find(h); found != nil {
-		e := s.table.entry(found)
-		e.grant(g)
-		return true
+		return s.table.entry(found), true
 	}
-	return false
+	return e, false
 }
 
 // Replace makes the keyring hold what the builder has, and nothing else. It returns an error, and changes nothing, for keys that no store should hold

@@ -38,7 +38,8 @@ type grant struct {
 	key    Key
 	tenant Tenant
 	access *access
-	pin    string // the id or the name of the only channel to use; empty: any
+	hash   KeyHash // of the secret that was sent
+	pin    string  // the id or the name of the only channel to use; empty: any
 }
 
 // reach returns which channels the grant is good for.

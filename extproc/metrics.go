@@ -3,6 +3,8 @@
 package extproc
 
 import (
+	"sync"
+
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -12,7 +14,7 @@ import (
 type metrics struct {
 	admitted      prometheus.Counter
 	answered      prometheus.Counter
-	refused       *prometheus.CounterVec // by code
+	refused       codes
 	streams       prometheus.Gauge
 	panics        prometheus.Counter
 	misconfigured prometheus.Counter
@@ -27,7 +29,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	f := promauto.With(r)
 	admissions := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "weir_admissions_total",
-		Help: "Requests decided on: admitted to a channel, answered by the gateway itself, or refused with the code.",
+		Help: "Requests decided on: admitted to a channel, answered by the gateway itself, or refused with the code; _OTHER stands for further codes of plugins.",
 	}, []string{"decision", "code"})
 	steps := f.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "weir_extproc_step_seconds",
@@ -37,7 +39,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return &metrics{
 		admitted: admissions.WithLabelValues("admitted", ""),
 		answered: admissions.WithLabelValues("answered", ""),
-		refused:  admissions.MustCurryWith(prometheus.Labels{"decision": "refused"}),
+		refused: codes{
+			of:    admissions.MustCurryWith(prometheus.Labels{"decision": "refused"}),
+			known: make(map[string]prometheus.Counter),
+		},
 		streams: f.NewGauge(prometheus.GaugeOpts{
 			Name: "weir_extproc_streams",
 			Help: "External-processing streams that are open: requests that wait for a decision, and responses that a policy watches.",
@@ -60,6 +65,42 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(250e-6, 2, 12),
 		}),
 	}
+}
+
+// maxCodes is how many codes of refusals are counted by themselves: plugins give codes of their own, which may be without number. Further ones are otherCode.
+const (
+	maxCodes  = 100
+	otherCode = "_OTHER"
+)
+
+// codes counts refusals by their codes.
+type codes struct {
+	of *prometheus.CounterVec
+
+	mu    sync.RWMutex
+	known map[string]prometheus.Counter
+}
+
+// count counts a refusal.
+func (c *codes) count(code string) {
+	c.mu.RLock()
+	counter := c.known[code]
+	c.mu.RUnlock()
+	if counter == nil {
+		counter = c.learn(code)
+	}
+	counter.Inc()
+}
+
+func (c *codes) learn(code string) prometheus.Counter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.known) >= maxCodes {
+		return c.of.WithLabelValues(otherCode)
+	}
+	counter := c.of.WithLabelValues(code)
+	c.known[code] = counter
+	return counter
 }
 
 // step returns where the duration of a step on the message goes.

@@ -131,7 +131,7 @@ func (x *session) refuse(d *policy.Denial) *extprocv3.ProcessingResponse {
 	}
 	x.waiting = false
 	x.code = d.Code
-	x.server.metrics.refused.WithLabelValues(d.Code).Inc()
+	x.server.metrics.refused.count(d.Code)
 	return denialResponse(x.id(), d, details)
 }
 

@@ -70,7 +70,7 @@ func (b *Book) Version() int64 {
 	return 0
 }
 
-// Lost returns how many records were priced by other prices than those that their ticket names, because nobody has these any more.
+// Lost returns how often records of a batch were priced by other prices than those that their tickets name, because nobody has these any more: once for each version.
 func (b *Book) Lost() int64 { return b.lost.Load() }
 
 // Set puts a version in force. Its list is asked for if it is not the one of this program and not known from before. With an error the version before stays in
@@ -136,15 +136,27 @@ func (b *Book) listLocked(ctx context.Context, hash prices.Hash) (*prices.Table,
 // Price implements [usage.Pricer]. The prices of a version that nobody has any more are those in force.
 func (b *Book) Price(ctx context.Context, records []usage.Record) error {
 	var last *version
+	var asked int64                // for last
+	var instead map[int64]*version // of those that are lost
 	for i := range records {
 		r := &records[i]
 		if !r.Priced() {
 			continue
 		}
-		if last == nil || last.id != r.PriceVersion {
-			var err error
-			if last, err = b.version(ctx, r.PriceVersion); err != nil {
-				return err
+		if asked != r.PriceVersion {
+			asked = r.PriceVersion
+			var known bool
+			if last, known = instead[asked]; !known {
+				var err error
+				if last, err = b.version(ctx, asked); err != nil {
+					return err
+				}
+			}
+			if last == nil || last.id != asked { // nobody is asked for each of a thousand records
+				if instead == nil {
+					instead = make(map[int64]*version)
+				}
+				instead[asked] = last
 			}
 		}
 		if last == nil {

@@ -160,6 +160,20 @@ func TestALostVersionDoesNotHoldUpTheBooks(t *testing.T) {
 	if want := (usage.Cost{CostNanoUSD: 2000, PriceVersion: 6}); records[0].Cost != want || b.Lost() != 1 {
 		t.Errorf("cost = %+v, lost %d; want the prices in force", records[0].Cost, b.Lost())
 	}
+	// The source is asked once for each version of a batch, not for each row.
+	b, s := book(t, Options{}, at(6, row("m", 2*dollars, dollars)))
+	many := make([]usage.Record, 0, 1000)
+	for i := range 1000 {
+		many = append(many, record("m", int64(9+i%3/2), usage.Tokens{Input: 1}))
+	}
+	if err := b.Price(t.Context(), many); err != nil || s.asked != 2 || b.Lost() != 2 {
+		t.Errorf("%v; the source was asked %d times for two versions, lost %d", err, s.asked, b.Lost())
+	}
+	for i := range many {
+		if many[i].PriceVersion != 6 {
+			t.Fatalf("row %d: %+v", i, many[i].Cost)
+		}
+	}
 	b, _ = book(t, Options{})
 	records = []usage.Record{record("m", 9, usage.Tokens{Input: 1})}
 	if err := b.Price(t.Context(), records); err != nil || records[0].Priced() {

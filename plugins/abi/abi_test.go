@@ -195,6 +195,7 @@ func TestBrokenVerdictsAreRefused(t *testing.T) {
 		"header value":    {message(4, str(1, "x"), str(2, "a\r\nb: c")), "control characters"},
 		"key":             {message(4, str(1, "authorization"), str(2, "Bearer x")), "not for plugins"},
 		"ours":            {str(5, "x-weir-exchange-id"), "gateway's own"},
+		"of attempts":     {str(5, "x-client-request-id"), "gateway's own"},
 		"pseudo":          {str(5, ":path"), "not the name of a header"},
 		"model":           {str(6, "a\nb"), "control characters"},
 		"tag":             {message(8, str(2, "v")), "1 to 64"},

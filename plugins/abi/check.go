@@ -24,7 +24,7 @@ func checkHeaderName(name string) error {
 	case "host", "content-length", "transfer-encoding", "connection", "authorization", "api-key", "x-api-key", "cookie", "set-cookie", "te", "upgrade":
 		return fmt.Errorf("the header %s is not for plugins to change", name)
 	}
-	if strings.HasPrefix(name, "x-weir-") || strings.HasPrefix(name, "x-envoy-") {
+	if strings.HasPrefix(name, "x-weir-") || strings.HasPrefix(name, "x-envoy-") || name == "x-client-request-id" { // attempts are known by the last
 		return fmt.Errorf("the header %s is the gateway's own", name)
 	}
 	return nil

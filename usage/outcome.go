@@ -26,7 +26,8 @@ func tagsOf(l *Line, t *policy.Ticket) []policy.Tag {
 //
 // Where the tokens come from:
 //
-//	the channel's own count     whenever a good answer brought a usage object, however the exchange ended and whatever the client got of it
+//	the channel's own count     whenever a good answer brought a usage object, however the exchange ended and whatever the client got of it; but
+//	                            not below an estimate if it is one of Responses that did not reach its end
 //	an estimate of both         a 2xx answer without one: e counts bytes, and the record says that it is Estimated
 //	an estimate                 a good answer without one that a policy withheld: of the input, and of an answer in one piece, which was complete. Estimated
 //	an estimate of the input    the client left before the head of an answer: the provider has the prompt, so the client owes it. Estimated
@@ -51,8 +52,11 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	if success(l.Status) || l.Details != viaUpstream { // the tap looks at good answers alone: one that is there took the client's status from elsewhere
 		r.Tokens, counted = ParseCounts(l.Usage)
 	}
-	r.Status = end.status(l.Status, t.Stream && counted)
+	mayBeForged := counted && t.Operation == policy.OpResponses && end.cause != causeNone
+	r.Status = end.status(l.Status, t.Stream && counted && !mayBeForged)
 	switch {
+	case mayBeForged:
+		r.doubt(e)
 	case counted:
 		e.Learn(&r)
 	case r.Channel == 0:
@@ -70,6 +74,13 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	}
 	r.bill(t.Partial(r.Channel))
 	return r
+}
+
+// doubt takes the count of an answer that did not reach its end for no more than an estimate's equal. Providers of Responses repeat JSON of the client's in
+// it, such as the schemas of tools, and an object there that looks like a count is the last one that passes until the answer is complete.
+func (r *Record) doubt(e *Estimator) {
+	r.Estimated = true
+	r.Input, r.Output = max(r.Input, e.Input(r)), max(r.Output, e.Output(r))
 }
 
 // bill sets what is billed, when the tokens are known.

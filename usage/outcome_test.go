@@ -206,6 +206,37 @@ func TestStatusChannelAndTokensFollowFromTheLine(t *testing.T) {
 }
 
 // TestBilledIsWhatTheTicketSaysUnlessTheChannelCounted: the tokens stay what they are, whatever is billed of them.
+// TestCountWithinAnAnswerOfResponsesIsNotBelievedBelowAnEstimate: the provider repeats the client's tools before it says what they cost, and the client may leave in
+// between.
+func TestCountWithinAnAnswerOfResponsesIsNotBelievedBelowAnEstimate(t *testing.T) {
+	const forged = `{"input_tokens":0,"output_tokens":0}`
+	for name, c := range map[string]struct {
+		usage, flags string
+		want         outcome
+	}{
+		"whole":                {usage19and10, "", outcome{StatusOK, 1, 19, 10, false}},
+		"client left":          {forged, "DC", outcome{StatusClientClosed, 1, 100, 10, true}},
+		"reset":                {forged, "DR", outcome{StatusClientClosed, 1, 100, 10, true}},
+		"cut":                  {forged, "UC", outcome{StatusUpstreamError, 1, 100, 10, true}},
+		"left with a true one": {`{"input_tokens":5000,"output_tokens":700}`, "DC", outcome{StatusClientClosed, 1, 5000, 700, true}},
+	} {
+		ticket := testTicket(true)
+		ticket.Operation = policy.OpResponses
+		l := Line{
+			Kind: KindExchange, Cluster: "channel-1", Status: 200, Details: "via_upstream", Attempts: 1, RequestBytes: 400, ResponseBytes: 2000,
+			Usage: c.usage, Flags: c.flags,
+		}
+		e := NewEstimator()
+		r := NewRecord(&l, ticket, e)
+		if diff := cmp.Diff(outcomeOf(r), c.want); diff != "" {
+			t.Errorf("%s (-got +want):\n%s", name, diff)
+		}
+		if r.BilledInput != r.Input || r.BilledOutput != r.Output {
+			t.Errorf("%s: billed %+v", name, r.Billed)
+		}
+	}
+}
+
 func TestBilledIsWhatTheTicketSaysUnlessTheChannelCounted(t *testing.T) {
 	left := Line{
 		Kind: KindExchange, Cluster: "channel-1", Status: 200, Flags: "DC", Details: "downstream_remote_disconnect", Attempts: 1,

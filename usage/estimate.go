@@ -74,17 +74,31 @@ func (e *Estimator) Learn(r *Record) {
 			break
 		}
 	}
-	ratio.input = average(ratio.input, r.RequestBytes, r.Input)
-	ratio.output = average(ratio.output, r.ResponseBytes, r.Output)
+	ratio.input = average(ratio.input, r.RequestBytes, r.Input, within{least: leastBytes, most: mostInputBytes})
+	output := within{least: leastBytes, most: mostOutputBytes}
+	if r.Stream {
+		output = within{least: defaultStreamBytes / 8, most: 4 * defaultStreamBytes}
+	}
+	ratio.output = average(ratio.output, r.ResponseBytes, r.Output, output)
 	ratio.tokens = moved(ratio.tokens, float64(min(r.Output, maxEstimate)+1))
 	e.learned[key] = ratio
 }
 
-func average(old float64, bytes, tokens int64) float64 {
+// within bounds what one record can teach. One client's exchanges teach what another's are billed for, so that nobody must be able to make tokens as cheap or as dear as he
+// likes: by padding, by logprobs, by long reasoning before a short answer.
+type within struct{ least, most float64 }
+
+const (
+	leastBytes      = 0.5
+	mostInputBytes  = 4096 // of requests that are pictures
+	mostOutputBytes = 32   // of short answers in one piece, which are frame mostly
+)
+
+func average(old float64, bytes, tokens int64, w within) float64 {
 	if tokens < learnFrom || bytes <= 0 {
 		return old
 	}
-	return moved(old, max(float64(bytes)/float64(tokens), 0.5))
+	return moved(old, min(max(float64(bytes)/float64(tokens), w.least), w.most))
 }
 
 // moved is an average that has taken in another value.

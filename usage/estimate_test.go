@@ -56,6 +56,36 @@ func TestEstimatorLearnsNothingFromDoubtfulRecords(t *testing.T) {
 	}
 }
 
+// TestNobodyTeachesWhatOthersPay: an answer with logprobs has kilobytes for each token, one of a model that reasons for long next to none.
+func TestNobodyTeachesWhatOthersPay(t *testing.T) {
+	for name, c := range map[string]struct {
+		bytes       int64 // of 1000 tokens
+		least, most int64 // tokens of a stream of 200 kB
+	}{
+		"logprobs":  {3_000_000, 250, 1000},
+		"reasoning": {500, 1000, 8000},
+	} {
+		e := NewEstimator()
+		for range 100 {
+			r := exact("m", 4000, 1000, c.bytes, 1000)
+			r.Stream = true
+			e.Learn(r)
+		}
+		r := exact("m", 0, 0, 200_000, 0)
+		r.Stream = true
+		if got := e.Output(r); got < c.least || got > c.most {
+			t.Errorf("%s: %d tokens, want %d to %d", name, got, c.least, c.most)
+		}
+	}
+	e := NewEstimator()
+	for range 100 {
+		e.Learn(exact("m", 30_000_000, 10, 4000, 1000)) // padded
+	}
+	if got := e.Input(exact("m", 400_000, 0, 0, 0)); got < 97 {
+		t.Errorf("padding: %d tokens", got)
+	}
+}
+
 func TestEstimatesAreBounded(t *testing.T) {
 	e := NewEstimator()
 	if got := e.Input(exact("m", 1<<62, 0, 0, 0)); got != maxEstimate {

@@ -57,6 +57,7 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 	switch {
 	case mayBeForged:
 		r.doubt(e)
+	case counted && l.Details == withheld: // the bytes are not those of the answer
 	case counted:
 		e.Learn(&r)
 	case r.Channel == 0:

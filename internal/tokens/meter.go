@@ -26,6 +26,8 @@ const (
 type meter struct {
 	rules
 	size      Size
+	limits    [limitKinds]limit
+	spelt     bool // the key that was read last stands there as the API has it, but for escapes
 	counting  bool // texts are counted; else each byte is a token
 	left      int  // bytes of text that may still be counted
 	seenBytes int  // of the text that was counted
@@ -98,6 +100,7 @@ func (m *meter) request(c *jsonscan.Cursor, op Operation) {
 			}
 		}
 	})
+	m.bound(op)
 	switch op {
 	case Chat, Responses:
 		m.add(perAnswer, perAnswer)
@@ -145,12 +148,19 @@ func (m *meter) members(c *jsonscan.Cursor, f func(key string)) {
 // name returns the key that raw may be taken for; empty if it is none of names.
 func (m *meter) name(raw []byte) string {
 	if n, found := names[string(raw)]; found { // as most are: in plain spelling
+		m.spelt = true
 		return n
 	}
+	m.spelt = false
 	if len(raw) > longestName*len(`\u0000`) {
 		return ""
 	}
-	m.key = fold(jsonscan.AppendUnquoted(m.key[:0], raw))
+	m.key = jsonscan.AppendUnquoted(m.key[:0], raw)
+	if n, found := names[string(m.key)]; found {
+		m.spelt = true
+		return n
+	}
+	m.key = fold(m.key)
 	return names[string(m.key)]
 }
 

@@ -21,7 +21,7 @@ func (m *meter) chatMember(c *jsonscan.Cursor, key string) {
 	case "prediction":
 		m.prediction(c)
 	case "modalities":
-		m.elements(c, func() { m.size.Speaks = string(c.Value()) == `"audio"` || m.size.Speaks })
+		m.elements(c, func() { m.size.Speaks = m.says(c.Value(), "audio") || m.size.Speaks })
 	case "web_search_options":
 		c.Value()
 		m.open()
@@ -90,7 +90,7 @@ func (m *meter) message(c *jsonscan.Cursor) {
 		case "encrypted_content":
 			m.sealed(c)
 		case "type":
-			if string(c.Value()) == `"item_reference"` {
+			if m.says(c.Value(), "item_reference") {
 				m.open()
 			}
 		case "audio": // an earlier answer's, by its id

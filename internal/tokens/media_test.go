@@ -154,7 +154,7 @@ func TestAudioCountsByItsLength(t *testing.T) {
 
 func TestAnswersMayHaveAudio(t *testing.T) {
 	t.Parallel()
-	for body, want := range map[string]bool{`{"modalities":["text","audio"]}`: true, `{"modalities":["text"]}`: false, `{"modalities":null}`: false, `{}`: false} {
+	for body, want := range map[string]bool{`{"modalities":["text","audio"]}`: true, `{"modalities":["\u0061udio"]}`: true, `{"modalities":["text"]}`: false, `{"modalities":null}`: false, `{}`: false} {
 		if got := chatOf("gpt-4o-audio-preview", body).Speaks; got != want {
 			t.Errorf("%s: %t", body, got)
 		}

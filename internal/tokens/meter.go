@@ -236,6 +236,19 @@ func (m *meter) quoted(value []byte) {
 	}
 }
 
+// says reports whether a value is the string of a word, with whatever escapes.
+func (m *meter) says(value []byte, word string) bool {
+	if len(value) < 2 || value[0] != '"' {
+		return false
+	}
+	raw := inside(value)
+	if bytes.IndexByte(raw, '\\') >= 0 && len(raw) <= len(word)*len(`\u0000`) {
+		m.text = jsonscan.AppendUnquoted(m.text[:0], raw)
+		raw = m.text
+	}
+	return string(raw) == word
+}
+
 // inside returns what is between the quotes of a string.
 func inside(value []byte) []byte {
 	if len(value) < 2 {

@@ -100,6 +100,7 @@ func TestWhatIsCounted(t *testing.T) {
 		"earlier response":     {Responses, "gpt-4o", `{"input":` + hello + `,"previous_response_id":"resp_1"}`, 11, Estimated, true},
 		"no earlier response":  {Responses, "gpt-4o", `{"input":` + hello + `,"previous_response_id":null}`, 11, Exact, false},
 		"reference":            {Responses, "gpt-4o", `{"input":[{"type":"item_reference","id":"msg_1"}]}`, 6, Estimated, true},
+		"reference, escaped":   {Responses, "gpt-4o", `{"input":[{"type":"item\u005freference","id":"msg_1"}]}`, 6, Estimated, true},
 		"search":               {Responses, "gpt-4o", `{"input":` + hello + `,"tools":[{"type":"web_search"}]}`, 11 + 12 + 6, Estimated, true},
 		"file elsewhere":       {Chat, "gpt-4o", `{"messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}]}`, 7, Estimated, true},
 		"text in a file":       {Chat, "gpt-4o", `{"messages":[{"role":"user","content":[{"type":"file","file":{"file_data":"data:text/plain;base64,SGVsbG8="}}]}]}`, 7 + 2, Estimated, false},

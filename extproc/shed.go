@@ -18,9 +18,13 @@ const ReceivedHeader = "x-weir-received"
 // [Shedder.Share] says which share of the requests Envoy should refuse by itself, for a twentieth of what serving one costs. It follows from how many requests come
 // and how many can be borne: the latter falls while most requests wait for longer than the target, and rises while few do.
 //
-// [Shedder.Refuse] takes over until Envoy has heard of it: in an interval after one in which most waited for longer than the target, those that waited for more than
+// [Shedder.Refuse] takes over until Envoy has heard of it: after a tenth of a second that showed an overload, those that waited for more than
 // twice the target are refused (the controlled delay of https://queue.acm.org/detail.cfm?id=2839461). That alone would not do, since to be refused here
 // costs almost half of what it costs to be served.
+//
+// That most requests waited is no overload yet: a machine that stood still for a moment makes them wait, too, and then it helps nobody to refuse some. What tells the
+// two apart is how many come. More than were ever borne are too many as soon as they wait; as many as usual only if they wait for half a second on end, since
+// then the machine has become slower.
 type Shedder struct {
 	target time.Duration
 
@@ -31,6 +35,7 @@ type Shedder struct {
 	overloaded bool       // what the interval before has shown
 	tick       tally      // since the last call of Share
 	brought    float64    // share of the requests that Envoy brings, and does not refuse
+	demand     demand
 
 	// Of requests between two calls of Share.
 	offered  float64 // to Envoy, smoothed
@@ -38,23 +43,33 @@ type Shedder struct {
 	bearable float64 // at most to be brought; zero means that there is no limit
 	most     float64 // that ever went through, forgotten slowly
 
-	silent int // calls of Share in a row in which nothing was seen
+	row row
+}
 
-	fine int // calls of Share in a row in which few have waited
-	idle int // calls of Share in a row in which all were brought
+// row counts calls of Share in a row.
+type row struct {
+	silent int // in which nothing was seen
+	late   int // in which most had waited, but for silent ones
+	fine   int // in which few had waited
+	idle   int // in which all were brought
 }
 
 // tally counts requests.
 type tally struct{ seen, late, refused int }
 
-// most says whether most of the requests waited too long. Of few it says nothing: a machine that stands still for a moment makes some late, and at so
-// few requests it is never the requests that are too many.
+// most says whether most of the requests waited too long. Of few it says nothing.
 func (t tally) most() bool { return t.seen >= leastSeen && 2*t.late > t.seen }
 
+// few says whether few of the requests waited too long. Of few requests it says nothing.
+func (t tally) few() bool { return t.seen >= leastSeen && 4*t.late < t.seen }
+
 const (
-	shedInterval = 100 * time.Millisecond // how long most requests must wait too long before any is refused: bursts are shorter
+	shedInterval = 100 * time.Millisecond // between two calls of Share
 	leastSeen    = 10                     // requests in it, to show anything
 	leastBrought = 0.02                   // share that Envoy always brings: it shows how things stand
+	lateBurst    = 2                      // in a row in which most have waited, are no burst
+	lateCalls    = 5                      // in a row are an overload, whatever comes
+	lateRefused  = 2                      // in a row, and those that waited long are refused here
 )
 
 // How Share follows what it sees, with each call. These were found with the model in the tests: of five times the capacity two thirds of it are served, and the waits
@@ -62,7 +77,7 @@ const (
 const (
 	followUp   = 0.4  // of the difference, when more requests come than before
 	followDown = 0.15 // when fewer do: an Envoy that is busy brings none for a while, and then many
-	first      = 0.7  // of what went through when there was no limit yet, part of which waits still
+	first      = 0.7  // of the most that went through when there was no limit yet, part of which waits still
 	fall       = 0.93 // of what can be borne, when most wait too long
 	rise       = 0.004
 	mostRise   = 0.2
@@ -97,7 +112,7 @@ func (s *Shedder) Refuse(header string, now time.Time) (waited time.Duration, kn
 		return 0, false, false
 	}
 	if now.After(s.ends) || s.ends.After(now.Add(shedInterval)) { // or the clock was set back
-		s.overloaded = s.interval.most()
+		s.overloaded = s.interval.most() && s.proven(s.interval, lateRefused)
 		s.interval, s.ends = tally{}, now.Add(shedInterval)
 	}
 	s.interval.seen++
@@ -113,16 +128,28 @@ func (s *Shedder) Refuse(header string, now time.Time) (waited time.Duration, kn
 	return waited, true, false
 }
 
+// proven says whether requests of which most have waited show that too many come: because so many have waited, or so often.
+func (s *Shedder) proven(t tally, often int) bool {
+	return s.bearable > 0 || s.row.late >= often || s.demand.exceeded(t)
+}
+
 // Share returns which share of new requests Envoy should refuse without asking, from 0 to 1. It is to be called ten times a second, by one goroutine.
-func (s *Shedder) Share() float64 {
+func (s *Shedder) Share(now time.Time) float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tick
 	s.tick = tally{}
-	if s.silent++; t.seen > 0 {
-		s.silent = 0
+	s.demand.add(t, now)
+	if s.row.silent++; t.seen > 0 {
+		s.row.silent = 0
 	}
-	if s.silent > 0 && s.silent <= idleCalls {
+	switch {
+	case t.most():
+		s.row.late++
+	case 2*t.late < t.seen, s.row.silent > idleCalls:
+		s.row.late = 0
+	}
+	if s.row.silent > 0 && s.row.silent <= idleCalls {
 		return 1 - s.brought // nobody comes, or Envoy is so busy that it brings none for a while
 	}
 	follow := followDown
@@ -138,31 +165,37 @@ func (s *Shedder) Share() float64 {
 		return 0
 	}
 	s.brought = max(leastBrought, min(1, s.bearable/max(1, s.offered)))
-	if s.idle++; s.brought < 1 {
-		s.idle = 0
+	if s.row.idle++; s.brought < 1 {
+		s.row.idle = 0
 	}
-	if s.idle >= idleCalls {
-		s.bearable = 0
+	if s.row.idle >= idleCalls {
+		s.lift()
 	}
 	return 1 - s.brought
 }
+
+// lift ends the limit, so that all are brought.
+func (s *Shedder) lift() { s.bearable, s.brought, s.row.late = 0, 1, 0 }
 
 // learn sets what can be borne by what the last requests have shown.
 func (s *Shedder) learn(t tally) {
 	switch {
 	case t.most() && s.bearable == 0:
-		s.bearable = max(leastSeen, s.through*first)
+		if s.row.late < lateBurst || !s.proven(t, lateCalls) {
+			return
+		}
+		s.bearable = max(leastSeen, s.most*first)
 	case t.most():
 		s.bearable = max(leastSeen, s.most*leastPart, s.bearable*fall)
-	case t.seen >= leastSeen && 4*t.late < t.seen:
-		s.fine++
-		s.bearable *= 1 + min(mostRise, rise*float64(s.fine))
-		if s.fine >= leastFine && s.offered <= s.most {
-			s.bearable = 0
+	case t.few():
+		s.row.fine++
+		s.bearable *= 1 + min(mostRise, rise*float64(s.row.fine))
+		if s.row.fine >= leastFine && s.offered <= s.most {
+			s.lift()
 		}
 		return
 	default:
 		return
 	}
-	s.fine, s.idle = 0, 0
+	s.row.fine, s.row.idle = 0, 0
 }

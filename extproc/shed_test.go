@@ -38,6 +38,14 @@ func crowded(s *Shedder, now *time.Time, tenths, n int, wait time.Duration) (ref
 	return refused
 }
 
+// overload gives a shedder as many tenths of a second in which all wait as prove that too many come.
+func overload(s *Shedder, now *time.Time) {
+	for range lateCalls {
+		crowded(s, now, 1, 100, time.Second)
+		s.Share(*now)
+	}
+}
+
 func TestNoRequestIsRefusedForABurst(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
@@ -51,43 +59,138 @@ func TestNoRequestIsRefusedForABurst(t *testing.T) {
 			}
 		}
 	}
-	if share := s.Share(); share != 0 {
+	if share := s.Share(now); share != 0 {
 		t.Errorf("Envoy is to refuse %v", share)
 	}
 }
 
-func TestAMachineThatStoodStillOnceRefusesForAMomentOnly(t *testing.T) {
+func TestAMachineThatStandsStillForATenthOfASecondRefusesNobody(t *testing.T) {
 	t.Parallel()
-	s, now := NewShedder(shedTarget), noon
-	tenths, share := 0, 0.0
-	for tenth := range 100 {
-		wait := shedTarget / 10
-		if tenth%20 == 10 {
-			wait = 8 * shedTarget
-		}
-		crowded(s, &now, 1, int(100*(1-share)), wait)
-		if share = s.Share(); share > 0 {
-			tenths++
+	for _, n := range []int{11, 15, 40, 100, 1000} { // come in a tenth of a second
+		s, now := NewShedder(shedTarget), noon
+		for tenth := range 200 {
+			wait := shedTarget / 10
+			if tenth%20 < 2 { // it ended as one tenth did, and made those wait that came in the next; also right after the beginning
+				wait = 8 * shedTarget
+			}
+			if refused := crowded(s, &now, 1, n, wait); refused > 0 {
+				t.Errorf("of %d in a tenth of a second %d were refused in tenth %d", n, refused, tenth)
+			}
+			if share := s.Share(now); share > 0 {
+				t.Fatalf("of %d in a tenth of a second Envoy is to refuse %v in tenth %d", n, share, tenth)
+			}
 		}
 	}
-	if most := 5 * 7; tenths > most { // without the limit being lifted, it would be twice as many
-		t.Errorf("Envoy is to refuse some in %d tenths of a second, want at most %d for 5 stops", tenths, most)
+}
+
+func TestMoreThanUsualThatWaitAreRefusedAfterABurst(t *testing.T) {
+	t.Parallel()
+	s, now := NewShedder(shedTarget), noon
+	for range 20 {
+		crowded(s, &now, 1, 100, 0)
+		s.Share(now)
+	}
+	crowded(s, &now, 1, 100, 5*shedTarget)
+	if share := s.Share(now); share > 0 {
+		t.Errorf("Envoy is to refuse %v of as many as usual", share)
+	}
+	for range 10 {
+		crowded(s, &now, 1, 100, 0)
+		s.Share(now)
+	}
+	crowded(s, &now, 1, 400, 5*shedTarget)
+	s.Share(now)
+	if n := crowded(s, &now, 1, 400, 5*shedTarget); n < 390 {
+		t.Errorf("%d of 400 were refused until Envoy knows", n)
+	}
+	if share := s.Share(now); share < 0.4 {
+		t.Errorf("Envoy is to refuse %v of four times as many as usual", share)
+	}
+}
+
+func TestAsManyAsUsualThatWaitOnEndAreRefused(t *testing.T) {
+	t.Parallel()
+	s, now := NewShedder(shedTarget), noon
+	for range 20 {
+		crowded(s, &now, 1, 100, 0)
+		s.Share(now)
+	}
+	tenths := 0
+	for share := 0.0; share == 0 && tenths < 100; tenths++ {
+		crowded(s, &now, 1, 100, 5*shedTarget)
+		share = s.Share(now)
+	}
+	if tenths != lateCalls {
+		t.Errorf("Envoy is told after %d tenths of a second of a slow machine, want %d", tenths, lateCalls)
+	}
+}
+
+func TestBurstsNowAndThenAreNoOverload(t *testing.T) {
+	t.Parallel()
+	for _, between := range []int{0, 1} { // requests in the tenths of a second between them
+		s, now := NewShedder(shedTarget), noon
+		for range 10 * lateCalls {
+			crowded(s, &now, 1, 30, 5*shedTarget)
+			for range 2 * idleCalls {
+				if share := s.Share(now); share != 0 {
+					t.Fatalf("Envoy is to refuse %v", share)
+				}
+				now = now.Add(shedInterval)
+				for range between {
+					refuses(s, waited(now, 0), now)
+				}
+			}
+		}
+	}
+}
+
+func TestALimitThatWasLiftedIsForgotten(t *testing.T) {
+	t.Parallel()
+	s, now := NewShedder(shedTarget), noon
+	share := 0.0
+	for range 2 * lateCalls {
+		crowded(s, &now, 1, 100, 5*shedTarget)
+		share = s.Share(now)
+	}
+	if share == 0 {
+		t.Fatal("there is no limit")
+	}
+	for range 100 {
+		crowded(s, &now, 1, 30, 0)
+		share = s.Share(now)
+	}
+	if share != 0 {
+		t.Fatalf("Envoy is to refuse %v of a load that does not wait", share)
+	}
+	for range 30 { // tenths of a second in which nobody comes, and then somebody
+		if share := s.Share(now); share != 0 {
+			t.Fatalf("Envoy is to refuse %v when nobody comes", share)
+		}
+		now = now.Add(shedInterval)
 	}
 }
 
 func TestFewRequestsShowNothing(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
-	if n := crowded(s, &now, 20, leastSeen/2, time.Second); n != 0 {
-		t.Errorf("%d were refused of a machine that stands still", n)
+	for range 20 {
+		if n := crowded(s, &now, 1, leastSeen/2, time.Second); n != 0 {
+			t.Errorf("%d were refused of a machine that stands still", n)
+		}
+		if share := s.Share(now); share != 0 {
+			t.Errorf("Envoy is to refuse %v", share)
+		}
 	}
 }
 
 func TestRequestsThatWaitTooLongAreRefusedWhileMostDo(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
-	if n := crowded(s, &now, 1, 100, 3*shedTarget); n != 0 {
-		t.Errorf("%d were refused before anything had shown", n)
+	for range lateRefused {
+		if n := crowded(s, &now, 1, 100, 3*shedTarget); n != 0 {
+			t.Errorf("%d were refused before anything had shown", n)
+		}
+		s.Share(now)
 	}
 	if n := crowded(s, &now, 2, 100, 3*shedTarget); n != 100 {
 		t.Errorf("%d of 100 were refused", n)
@@ -104,7 +207,10 @@ func TestRequestsThatWaitTooLongAreRefusedWhileMostDo(t *testing.T) {
 func TestRequestsWithoutASensibleTimeAreNotLookedAt(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
-	crowded(s, &now, 3, 100, time.Second)
+	overload(s, &now)
+	if !refuses(s, waited(now, time.Second), now) {
+		t.Error("one that has waited for a second is not refused")
+	}
 	for _, header := range []string{"", "yesterday", "12.5", "99999999999999999999999"} {
 		if refuses(s, header, now) {
 			t.Errorf("%q is refused", header)
@@ -119,10 +225,11 @@ func TestRequestsFromBeforeTheBeginningAreNotLookedAt(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
 	s.Begin(now.Add(time.Hour))
+	overload(s, &now)
 	if n := crowded(s, &now, 3, 100, time.Second); n != 0 {
 		t.Errorf("%d were refused that had waited for somebody to decide", n)
 	}
-	if share := s.Share(); share != 0 {
+	if share := s.Share(now); share != 0 {
 		t.Errorf("Envoy is to refuse %v", share)
 	}
 }
@@ -130,7 +237,7 @@ func TestRequestsFromBeforeTheBeginningAreNotLookedAt(t *testing.T) {
 func TestAClockThatIsSetBackEndsTheInterval(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
-	crowded(s, &now, 3, 100, time.Second)
+	overload(s, &now)
 	now = now.Add(-24 * time.Hour)
 	crowded(s, &now, 2, 100, 0)
 	if n := crowded(s, &now, 1, 100, 3*shedTarget); n != 0 {
@@ -150,6 +257,7 @@ type model struct {
 	decided     []float64 // requests that are decided on, and Envoy has to serve yet
 	served      []float64 // how long each took
 	refused     int
+	stall       float64 // how long the machine stands still, once, in the next run
 }
 
 const (
@@ -184,14 +292,20 @@ func (m *model) run(rate, seconds float64) {
 			}
 			brought = append(brought, read{came, m.now})
 			m.now += toRead
+			m.asked()
 		}
 		for _, came := range m.decided {
 			m.now += toServe
 			m.served = append(m.served, m.now-came)
 		}
 		m.came, m.decided = nil, nil
+		if m.stall > 0 && len(brought) > 0 && m.random.IntN(50) == 0 {
+			m.now += m.stall // of those that Envoy has brought all wait, and what comes meanwhile Envoy finds at once
+			m.stall = 0
+		}
 		m.arrive(rate)
 		for _, r := range brought {
+			m.asked()
 			if refuses(m.s, waited(at(m.now), time.Duration((m.now-r.stamp)*float64(time.Second))), at(m.now)) {
 				m.now += toRefuseLate
 				m.refused++
@@ -211,9 +325,9 @@ func (m *model) arrive(rate float64) {
 }
 
 func (m *model) asked() {
-	for m.now >= m.tick {
-		m.told = m.s.Share()
-		m.tick += modelTickEvery
+	if m.now >= m.tick { // a ticker drops what nobody takes
+		m.told = m.s.Share(at(m.now))
+		m.tick = max(m.tick+modelTickEvery, m.now)
 	}
 	if m.now >= m.tick-modelTickEvery+modelTold {
 		m.share = m.told
@@ -250,22 +364,45 @@ func TestMuchMoreThanCanBeBorneLeavesShortWaitsAndMostOfTheCapacity(t *testing.T
 	}
 }
 
+func TestAMachineThatStoodStillRefusesNobodyAtSmallLoad(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ load, stood float64 }{
+		"a moment at half of the capacity": {0.5, 0.1}, "longer at a third": {0.3, 0.3}, "a second at a tenth": {0.1, 1}, "a moment at a tenth": {0.1, 0.06},
+	} {
+		for seed := range uint64(20) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				m := &model{s: NewShedder(shedTarget), random: rand.New(rand.NewPCG(seed, 0))}
+				m.run(c.load*modelCapacity, 3)
+				m.stall = c.stood
+				m.run(c.load*modelCapacity, 3)
+				if m.stall != 0 {
+					t.Fatal("it did not stand still")
+				}
+				if m.refused > 0 {
+					t.Errorf("%d of %d were refused", m.refused, m.refused+len(m.served))
+				}
+			})
+		}
+	}
+}
+
 func TestTheShareLeavesEnoughToSeeHowThingsStand(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
 	for range 100 {
 		crowded(s, &now, 1, 100, time.Second)
-		if share := s.Share(); share > 1-leastBrought {
+		if share := s.Share(now); share > 1-leastBrought {
 			t.Fatalf("the share is %v", share)
 		}
 	}
-	if s.Share() == 0 {
+	if s.Share(now) == 0 {
 		t.Error("Envoy is to refuse nothing")
 	}
 	for range 60 {
-		s.Share()
+		s.Share(now)
 	}
-	if share := s.Share(); share != 0 {
+	if share := s.Share(now); share != 0 {
 		t.Errorf("six seconds without a request leave a share of %v", share)
 	}
 }

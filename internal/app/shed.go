@@ -30,7 +30,7 @@ func (p *processor) shed(ctx context.Context) {
 	tick := time.NewTicker(shedInterval)
 	defer tick.Stop()
 	for {
-		now := p.edge.shedder.Share()
+		now := p.edge.shedder.Share(time.Now())
 		if now != told {
 			err := envoy.WriteShare(file, now)
 			switch {

@@ -17,8 +17,8 @@ import (
 	"github.com/weir-proxy/weir/policy"
 )
 
-// flood is many clients that send one request each when it is due, and do not mind being refused. They share a few connections of HTTP/2: by HTTP/1.1 a refusal
-// closes the connection, and on one machine the new ones would cost the generator more than all the rest.
+// flood is many clients that send one request each when it is due, and do not mind being refused. They share a few connections of HTTP/2, or have one each of HTTP/1.1:
+// then a refusal closes the connection, and on one machine the new ones cost the generator more than all the rest.
 type flood struct {
 	load    load
 	url     string
@@ -38,9 +38,12 @@ type outcome struct {
 	err     error // nil of those that were served or refused as they should be
 }
 
-// newFlood makes clients that wait for so long for an answer.
+// newFlood makes clients that wait for so long for an answer. No connections means one of HTTP/1.1 for each client.
 func newFlood(address string, l load, clients, connections int, wait time.Duration) *flood {
 	f := &flood{load: l, url: "http://" + address + "/v1/chat/completions", clients: clients}
+	if connections == 0 {
+		f.through = []*http.Client{{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: wait}}
+	}
 	for range connections {
 		var only http.Protocols
 		only.SetUnencryptedHTTP2(true)

@@ -40,6 +40,7 @@ type crowded struct {
 	streams  int           // at once
 	idle     int           // at once, in which nothing happens
 	overload time.Duration // how long
+	http1    bool          // how the clients of the overload speak
 }
 
 // places are where things are taken from and put.
@@ -74,6 +75,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.IntVar(&o.streams, "streams", 2000, "streams held at once; 0 leaves this case out")
 	f.IntVar(&o.idle, "idle", 10000, "streams held at once in which nothing happens; 0 leaves this case out")
 	f.DurationVar(&o.overload, "overload", 0, "how long to send five times of what Weir can bear; 0 leaves this case out")
+	f.BoolVar(&o.http1, "http1", false, "let the clients of the overload speak HTTP/1.1, with a connection each, instead of HTTP/2")
 	f.IntVar(&o.replay, "replay", 50000, "rows to account for without anything else to do; 0 leaves this case out")
 	f.BoolVar(&o.withPlugins, "plugins", true, "measure what plugins cost, on Weir alone")
 	f.IntVar(&o.workers, "workers", runtime.NumCPU(), "threads of each Envoy")

@@ -26,6 +26,7 @@ const (
 	afterwards   = 8 * time.Second        // and so long
 	window       = 250 * time.Millisecond // what is looked at as one when things are well again
 	capacityTime = 4 * time.Second
+	restTime     = 3 * time.Second // after the capacity was found, which takes an overload
 	floodClients = 1000
 )
 
@@ -80,6 +81,7 @@ func (s *suite) overloaded(ctx context.Context) error {
 	if out.Capacity, err = b.capacity(ctx, g, crowd(0)); err != nil {
 		return err
 	}
+	sleepUntil(ctx, time.Now().Add(restTime))
 	before, err := b.observe(g)
 	if err != nil {
 		return err
@@ -95,6 +97,9 @@ func (s *suite) overloaded(ctx context.Context) error {
 		EnvoyBefore: before.memory.EnvoyBefore, EnvoyPeak: after.memory.EnvoyPeak,
 		ProcessorBefore: before.memory.ProcessorBefore, ProcessorPeak: after.memory.ProcessorPeak,
 	}
+	if out.Calm.Refused > 0 {
+		s.out.faults = append(s.out.faults, errors.New("overload, calm: requests were refused"))
+	}
 	out.Recovered = recovered(out.After.outcomes, 3*out.Calm.P99)
 	s.out.Overload = out
 	err = b.settle(ctx, g)
@@ -109,7 +114,11 @@ func (s *suite) overloaded(ctx context.Context) error {
 
 // phases sends the loads one after the other. Each request must be served or refused.
 func (s *suite) phases(ctx context.Context, b *lab, g *gateway, out *overloading) error {
-	f := newFlood(g.address, crowd(0), floodClients, floodConnections, patience)
+	connections := floodConnections
+	if s.http1 {
+		connections = 0
+	}
+	f := newFlood(g.address, crowd(0), floodClients, connections, patience)
 	defer f.close()
 	for _, p := range []struct {
 		what string

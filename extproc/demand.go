@@ -4,19 +4,19 @@ package extproc
 
 import "time"
 
-// demand is how many requests usually come, and are borne.
+// demand is how many requests come, and how many usually do and are borne.
 type demand struct {
-	slots  [10]int   // requests that were seen in the last tenths of a second, in a ring
-	last   int       // the last slot
-	sum    int       // of all slots
-	filled int       // slots that are known
-	asked  time.Time // when add was called last
-	calm   int       // calls in a row in which most did not wait
-	borne  float64   // the most in a tenth of a second, on average over a second in which most did not wait; forgotten slowly
+	slots  [3 * second]int // requests that were seen in the last tenths of a second, in a ring
+	last   int             // the last slot
+	filled int             // slots that are known
+	asked  time.Time       // when add was called last
+	calm   int             // calls in a row in which most did not wait
+	borne  float64         // the most in a tenth of a second, on average over a second in which most did not wait; forgotten slowly
 }
 
 const (
-	unusual     = 1.2     // times what was borne are more than chance brings, with leastSeen besides
+	second      = int(time.Second / shedInterval)
+	unusual     = 1.2     // times what usually comes are more than chance brings, with leastSeen besides
 	forgetBorne = 0.99998 // half of it in an hour
 )
 
@@ -29,22 +29,32 @@ func (d *demand) add(t tally, now time.Time) {
 	d.asked = now
 	for range passed {
 		d.last = (d.last + 1) % len(d.slots)
-		d.sum -= d.slots[d.last]
 		d.slots[d.last] = 0
 		d.filled = min(d.filled+1, len(d.slots))
 	}
 	d.slots[d.last] = t.seen
-	d.sum += t.seen
 	if d.calm++; t.most() {
 		d.calm = 0
 	}
-	if d.borne *= forgetBorne; d.calm >= len(d.slots) {
-		d.borne = max(d.borne, float64(d.sum)/float64(len(d.slots)))
+	if d.borne *= forgetBorne; d.calm >= second {
+		d.borne = max(d.borne, float64(d.second(0))/float64(second))
 	}
 }
 
-// exceeded says whether more requests waited too long in a tenth of a second than usually come in one, and more came in the last second than usually do: a machine that
-// stands still makes none come. It is to be asked after add. In the first second nothing is known.
+// second returns how many requests were seen in a second: the last, or so many seconds before.
+func (d *demand) second(before int) (seen int) {
+	for i := range second {
+		seen += d.slots[(d.last+len(d.slots)-before*second-i)%len(d.slots)]
+	}
+	return seen
+}
+
+// exceeded says whether in a tenth of a second more requests waited too long than were ever borne in one, and more came in the last second than in those before: a
+// machine or an Envoy that stood still brings at once what came meanwhile, which is many in a moment, but no more in a second. It is to be asked after add. In the
+// first second nothing is known.
 func (d *demand) exceeded(t tally) bool {
-	return d.filled == len(d.slots) && float64(t.late) > unusual*d.borne+leastSeen && float64(d.sum) > unusual*d.borne*float64(len(d.slots))+leastSeen
+	if d.filled < second || float64(t.late) <= unusual*d.borne+leastSeen {
+		return false
+	}
+	return float64(d.second(0)) > unusual*float64(max(d.second(1), d.second(2)))+leastSeen
 }

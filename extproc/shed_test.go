@@ -108,6 +108,24 @@ func TestMoreThanUsualThatWaitAreRefusedAfterABurst(t *testing.T) {
 	}
 }
 
+func TestALoadThatRisesFarBeyondWhatWasEverBorneIsRefusedAfterABurst(t *testing.T) {
+	t.Parallel()
+	s, now := NewShedder(shedTarget), noon
+	for _, n := range []int{300, 20} { // at most, and lately
+		for range 30 {
+			crowded(s, &now, 1, n, 0)
+			s.Share(now)
+		}
+	}
+	for range lateBurst {
+		crowded(s, &now, 1, 500, 5*shedTarget)
+		s.Share(now)
+	}
+	if share := s.Share(now); share == 0 {
+		t.Error("Envoy is to refuse none")
+	}
+}
+
 func TestAsManyAsUsualThatWaitOnEndAreRefused(t *testing.T) {
 	t.Parallel()
 	s, now := NewShedder(shedTarget), noon
@@ -367,7 +385,7 @@ func TestMuchMoreThanCanBeBorneLeavesShortWaitsAndMostOfTheCapacity(t *testing.T
 func TestAMachineThatStoodStillRefusesNobodyAtSmallLoad(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ load, stood float64 }{
-		"a moment at half of the capacity": {0.5, 0.1}, "longer at a third": {0.3, 0.3}, "a second at a tenth": {0.1, 1}, "a moment at a tenth": {0.1, 0.06},
+		"a moment at half of the capacity": {0.5, 0.1}, "longer at a third": {0.3, 0.3}, "half a second at a tenth": {0.1, 0.5}, "a moment at a tenth": {0.1, 0.06},
 	} {
 		for seed := range uint64(20) {
 			t.Run(name, func(t *testing.T) {

@@ -5,15 +5,18 @@ package envoy
 import (
 	_ "embed"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	credentialv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
+	mutationfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -54,13 +57,13 @@ func breakers() *clusterv3.CircuitBreakers {
 	}}}
 }
 
-// cluster makes the cluster of one channel.
-func cluster(g Gateway, c Channel) (*clusterv3.Cluster, error) {
+// cluster makes the cluster of one channel. rewrites says whether any channel's attempts change the path or the body.
+func cluster(g Gateway, c Channel, rewrites bool) (*clusterv3.Cluster, error) {
 	o, err := parseOrigin(c.BaseURL)
 	if err != nil {
 		return nil, err
 	}
-	options, err := protocolOptions(c, o)
+	options, err := protocolOptions(c, o, rewrites)
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +140,8 @@ func upstreamTLS(g Gateway, o origin) (*corev3.TransportSocket, error) {
 }
 
 // protocolOptions says how to speak to the provider, and which filters each attempt passes on its way there.
-func protocolOptions(c Channel, o origin) (*anypb.Any, error) {
-	filters, err := upstreamFilters(c, o)
+func protocolOptions(c Channel, o origin, rewrites bool) (*anypb.Any, error) {
+	filters, err := upstreamFilters(c, o, rewrites)
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +166,9 @@ func protocolOptions(c Channel, o origin) (*anypb.Any, error) {
 	return anypb.New(options)
 }
 
-// upstreamFilters are the channel's credential, and upstream.lua where the path or a model's name differs.
-func upstreamFilters(c Channel, o origin) ([]*hcmv3.HttpFilter, error) {
+// upstreamFilters are what takes away the words of the attempt before, the channel's credential, and upstream.lua: where the path or a model's name
+// differs, and on every other channel that could be next after one where it does.
+func upstreamFilters(c Channel, o origin, rewrites bool) ([]*hcmv3.HttpFilter, error) {
 	header, _, err := c.Dialect.credential("")
 	if err != nil {
 		return nil, err
@@ -177,16 +181,41 @@ func upstreamFilters(c Channel, o origin) ([]*hcmv3.HttpFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []namedFilter{{"envoy.filters.http.credential_injector", &credentialv3.CredentialInjector{
-		Overwrite:  true,
-		Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: credential},
-	}}}
-	if o.path != "/v1" || c.Renames {
+	list := []namedFilter{
+		{"envoy.filters.http.header_mutation", between(c)},
+		{"envoy.filters.http.credential_injector", &credentialv3.CredentialInjector{
+			Overwrite:  true,
+			Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: credential},
+		}},
+	}
+	if rewrites {
 		lua := fmt.Sprintf("local CLUSTER, BASE = %s, %s\n%s", strconv.Quote(ClusterName(c.ID)), strconv.Quote(o.path), upstreamLua)
 		list = append(list, namedFilter{"envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: inline(lua)}})
 	}
 	list = append(list, namedFilter{"envoy.filters.http.upstream_codec", &codecv3.UpstreamCodec{}})
 	return httpFilters(list)
+}
+
+// rewrites says whether the attempts of one of these channels change the path or the body of a request. Those of all others then have to set back what
+// they find changed, see upstream.lua.
+func rewrites(channels []Channel) bool {
+	return slices.ContainsFunc(channels, func(c Channel) bool {
+		o, err := parseOrigin(c.BaseURL)
+		return err == nil && (o.path != "/v1" || c.Renames)
+	})
+}
+
+// between takes from a request what only the attempt before was to say: Envoy has one set of request headers for all of them, and a credential that one
+// channel's filter wrote there would go to the next channel's provider. The channel's own header is written over.
+func between(c Channel) *mutationfilterv3.HeaderMutation {
+	own, _, _ := c.Dialect.credential("") // checked with the credential's filter
+	var list []*mutationv3.HeaderMutation
+	for _, name := range credentialHeaders {
+		if name != own {
+			list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
+		}
+	}
+	return &mutationfilterv3.HeaderMutation{Mutations: &mutationfilterv3.Mutations{RequestMutations: list}}
 }
 
 func inline(s string) *corev3.DataSource {

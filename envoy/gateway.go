@@ -68,6 +68,9 @@ const (
 	Fake      Dialect = "fake"      // the built-in fake provider; as OpenAI
 )
 
+// credentialHeaders are all the headers that a credential can be in.
+var credentialHeaders = []string{"authorization", "api-key", "x-api-key"}
+
 // credential returns the header that carries the credential, and its value.
 func (d Dialect) credential(secret string) (header, value string, err error) {
 	switch d {

@@ -20,20 +20,21 @@ type ResourceSet map[resourcev3.Type][]types.Resource
 // error joins one error per channel that cannot be expressed; the set is valid without those, so that one channel's mistake does
 // not stop the others.
 func Resources(g Gateway, channels []Channel) (ResourceSet, error) {
+	channels = slices.Clone(channels)
+	slices.SortFunc(channels, func(a, b Channel) int { return int(a.ID - b.ID) })
 	listeners, err := listeners(g)
 	if err != nil {
 		return nil, err
 	}
-	channels = slices.Clone(channels)
-	slices.SortFunc(channels, func(a, b Channel) int { return int(a.ID - b.ID) })
 	clusters := []types.Resource{denied()}
 	var secrets []types.Resource
 	if !g.Edge.Certificate.empty() {
 		secrets = append(secrets, certificateSecret(g.Edge.Certificate))
 	}
 	var errs []error
+	rewritten := rewrites(channels)
 	for _, c := range channels {
-		made, err := cluster(g, c)
+		made, err := cluster(g, c, rewritten)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("channel %s: %w", c.Name, err))
 			continue

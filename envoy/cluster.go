@@ -63,7 +63,7 @@ func cluster(g Gateway, c Channel, rewrites bool) (*clusterv3.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	options, err := protocolOptions(c, o, rewrites)
+	options, err := protocolOptions(g, c, o, rewrites)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +140,8 @@ func upstreamTLS(g Gateway, o origin) (*corev3.TransportSocket, error) {
 }
 
 // protocolOptions says how to speak to the provider, and which filters each attempt passes on its way there.
-func protocolOptions(c Channel, o origin, rewrites bool) (*anypb.Any, error) {
-	filters, err := upstreamFilters(c, o, rewrites)
+func protocolOptions(g Gateway, c Channel, o origin, rewrites bool) (*anypb.Any, error) {
+	filters, err := upstreamFilters(g, c, o, rewrites)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func protocolOptions(c Channel, o origin, rewrites bool) (*anypb.Any, error) {
 
 // upstreamFilters are what takes away the words of the attempt before, the channel's credential, and upstream.lua: where the path or a model's name
 // differs, and on every other channel that could be next after one where it does.
-func upstreamFilters(c Channel, o origin, rewrites bool) ([]*hcmv3.HttpFilter, error) {
+func upstreamFilters(g Gateway, c Channel, o origin, rewrites bool) ([]*hcmv3.HttpFilter, error) {
 	header, _, err := c.Dialect.credential("")
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func upstreamFilters(c Channel, o origin, rewrites bool) ([]*hcmv3.HttpFilter, e
 		return nil, err
 	}
 	list := []namedFilter{
-		{"envoy.filters.http.header_mutation", between(c)},
+		{"envoy.filters.http.header_mutation", between(g, c)},
 		{"envoy.filters.http.credential_injector", &credentialv3.CredentialInjector{
 			Overwrite:  true,
 			Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: credential},
@@ -207,13 +207,20 @@ func rewrites(channels []Channel) bool {
 
 // between takes from a request what only the attempt before was to say: Envoy has one set of request headers for all of them, and a credential that one
 // channel's filter wrote there would go to the next channel's provider. The channel's own header is written over.
-func between(c Channel) *mutationfilterv3.HeaderMutation {
+func between(g Gateway, c Channel) *mutationfilterv3.HeaderMutation {
 	own, _, _ := c.Dialect.credential("") // checked with the credential's filter
 	var list []*mutationv3.HeaderMutation
 	for _, name := range credentialHeaders {
 		if name != own {
 			list = append(list, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 		}
+	}
+	if g.Lacks.route() == RouteByNext { // what was there is removed with the route's headers at the first attempt, and here at all others
+		list = append(list,
+			&mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: ChannelHeader}},
+			&mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+				Append: header(ChannelHeader, "%DYNAMIC_METADATA(weir:next:"+ClusterName(c.ID)+")%"),
+			}})
 	}
 	return &mutationfilterv3.HeaderMutation{Mutations: &mutationfilterv3.Mutations{RequestMutations: list}}
 }

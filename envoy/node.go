@@ -22,6 +22,7 @@ type Node struct {
 	AccessLog AccessLog // how it tells of exchanges
 	Tap       Tap       // what looks at its responses
 
+	version   string // as in "1.40.0"; empty when it did not say
 	instance  string
 	tapModule string // where the native tap is; empty for the one in Lua
 }
@@ -52,12 +53,28 @@ func nodeOf(n *corev3.Node, usual AccessLog) (Node, error) {
 	node := Node{
 		ID: n.GetId(), Admin: about[metadataAdmin].GetStringValue(), instance: about[metadataInstance].GetStringValue(),
 		AccessLog: cmp.Or(AccessLog(about[metadataAccessLog].GetStringValue()), usual, AccessLogFile),
+		version:   versionOf(n),
 		Tap:       TapLua, tapModule: about[metadataTap].GetStringValue(),
 	}
 	if node.tapModule != "" {
 		node.Tap = TapNative
 	}
 	return node, errors.Join(CheckNode(node.ID), node.AccessLog.Check())
+}
+
+// versionOf returns the version of an Envoy in its own words, empty when it has none.
+func versionOf(n *corev3.Node) string {
+	v := n.GetUserAgentBuildVersion().GetVersion()
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+}
+
+// tooOld says of an Envoy that it is older than Weir's own may be.
+func (n Node) tooOld() bool {
+	lacks, err := LacksOf(n.version)
+	return n.version != "" && (err != nil || lacks != Lacks{})
 }
 
 // Reopen has an Envoy close its logs and open them anew by their names. It answers before it has done so, which it does when it writes

@@ -22,7 +22,7 @@ type ResourceSet map[resourcev3.Type][]types.Resource
 func Resources(g Gateway, channels []Channel) (ResourceSet, error) {
 	channels = slices.Clone(channels)
 	slices.SortFunc(channels, func(a, b Channel) int { return int(a.ID - b.ID) })
-	listeners, err := listeners(g)
+	listeners, err := listeners(g, channels)
 	if err != nil {
 		return nil, err
 	}

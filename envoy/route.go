@@ -9,8 +9,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	groupv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/router/cluster_specifiers/priority_group/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -39,27 +37,19 @@ var retried = []uint32{401, 403, 408, 429, 500, 502, 503, 504, 529}
 const altSvcAge = 24 * time.Hour
 
 // routeConfiguration has one route: what the processor admitted goes where the processor said, everything else nowhere.
-func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
-	specifier, err := anypb.New(&groupv3.PriorityGroupClusterSpecifier{
-		OverrideMetadataNamespace: "weir",
-		PriorityGroups: []*groupv3.PriorityGroup{{
-			Name:     "denied",
-			Clusters: []*groupv3.ClusterWeight{{ClusterName: deniedCluster, Weight: wrapperspb.UInt32(1)}},
-		}},
-	})
+func routeConfiguration(g Gateway, channels []Channel) (*routev3.RouteConfiguration, error) {
+	cluster, err := specifier(g, channels)
 	if err != nil {
 		return nil, err
 	}
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_InlineClusterSpecifierPlugin{
-			InlineClusterSpecifierPlugin: &routev3.ClusterSpecifierPlugin{Extension: &corev3.TypedExtensionConfig{
-				Name: "envoy.router.cluster_specifier_plugin.priority_group", TypedConfig: specifier,
-			}},
+			InlineClusterSpecifierPlugin: cluster,
 		},
 		HostRewriteSpecifier: &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)},
 		Timeout:              durationpb.New(g.Total),
 		IdleTimeout:          durationpb.New(g.Idle),
-		RetryPolicy: &routev3.RetryPolicy{
+		RetryPolicy: g.Lacks.retries(&routev3.RetryPolicy{
 			RetryOn:               "connect-failure,refused-stream,reset,retriable-status-codes",
 			RetriableStatusCodes:  retried,
 			NumRetries:            wrapperspb.UInt32(0), // the processor allows one for each channel that it named after the first
@@ -68,7 +58,7 @@ func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
 			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{ // another channel need not be waited for
 				BaseInterval: durationpb.New(minBackOff), MaxInterval: durationpb.New(minBackOff),
 			},
-		},
+		}),
 	}
 	return &routev3.RouteConfiguration{
 		Name: ListenerName,
@@ -93,10 +83,14 @@ func routeConfiguration(g Gateway) (*routev3.RouteConfiguration, error) {
 }
 
 func removed(g Gateway) []string {
-	if !g.Stamped {
-		return requestHeadersRemoved
+	list := slices.Clone(requestHeadersRemoved)
+	if g.Stamped {
+		list = append(list, ReceivedHeader)
 	}
-	return append(slices.Clone(requestHeadersRemoved), ReceivedHeader)
+	if g.Lacks.PriorityGroups { // the cluster was chosen by then
+		list = append(list, ChannelHeader)
+	}
+	return list
 }
 
 // alternative tells clients of HTTP/3, which is on the same port.

@@ -22,15 +22,22 @@ import (
 // secretServer serves the channels' credentials by delta SDS, to Envoys that have all else from a mesh's control plane. They may have any name,
 // and send their lines: a mesh's Envoy shares no log with a processor.
 type secretServer struct {
-	log   *slog.Logger
-	cache *cachev3.LinearCache
+	log     *slog.Logger
+	cache   *cachev3.LinearCache
+	assumed Lacks // what the Envoys were taken to lack when the mesh was told of Weir
 
 	mu     sync.Mutex
-	envoys map[int64]string // open streams: the names of the Envoys, empty before the first message
+	envoys map[int64]meshEnvoy // open streams
 }
 
-func newSecretServer(log *slog.Logger) *secretServer {
-	return &secretServer{log: log, cache: cachev3.NewLinearCache(resourcev3.SecretType), envoys: map[int64]string{}}
+// meshEnvoy is an Envoy that asks for credentials. It has no name before its first message.
+type meshEnvoy struct {
+	name    string
+	refusal string // why it cannot have the route that the mesh was told of; empty when it can
+}
+
+func newSecretServer(assumed Lacks, log *slog.Logger) *secretServer {
+	return &secretServer{assumed: assumed, log: log, cache: cachev3.NewLinearCache(resourcev3.SecretType), envoys: map[int64]meshEnvoy{}}
 }
 
 func (s *secretServer) register(ctx context.Context, g *grpc.Server) {
@@ -62,9 +69,9 @@ func (s *secretServer) nodes() []Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
-	for _, name := range s.envoys {
-		if name != "" {
-			names = append(names, name)
+	for _, e := range s.envoys {
+		if e.name != "" {
+			names = append(names, e.name)
 		}
 	}
 	slices.Sort(names)
@@ -75,12 +82,45 @@ func (s *secretServer) nodes() []Node {
 	return out
 }
 
+// refusal returns why an Envoy that is there cannot have the route that the mesh was told of; empty when all can.
+func (s *secretServer) refusal() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.envoys {
+		if e.refusal != "" {
+			return e.refusal
+		}
+	}
+	return ""
+}
+
+// meet makes out who asks.
+func (s *secretServer) meet(n *corev3.Node) meshEnvoy {
+	e := meshEnvoy{name: n.GetId()}
+	version := versionOf(n)
+	if version == "" { // it does not say, and is believed
+		s.log.Info("an envoy of a mesh asks for credentials", "node", e.name)
+		return e
+	}
+	lacks, err := LacksOf(version)
+	if err == nil && lacks.exceeds(s.assumed) {
+		err = fmt.Errorf("Envoy %s is older than the mesh was told of: set envoy.oldest to its version, and render filters and channels again", version)
+	}
+	if err != nil {
+		e.refusal = fmt.Sprintf("%s: %v", e.name, err)
+		s.log.Error("an envoy of a mesh cannot have its route", "node", e.name, "version", version, "err", err)
+		return e
+	}
+	s.log.Info("an envoy of a mesh asks for credentials", "node", e.name, "version", version)
+	return e
+}
+
 func (s *secretServer) callbacks() serverv3.Callbacks {
 	return serverv3.CallbackFuncs{
 		DeltaStreamOpenFunc: func(_ context.Context, id int64, _ string) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.envoys[id] = ""
+			s.envoys[id] = meshEnvoy{}
 			return nil
 		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) {
@@ -94,9 +134,8 @@ func (s *secretServer) callbacks() serverv3.Callbacks {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if name := r.GetNode().GetId(); name != "" && s.envoys[id] == "" {
-				s.envoys[id] = name
-				s.log.Info("an envoy of a mesh asks for credentials", "node", name)
+			if r.GetNode().GetId() != "" && s.envoys[id].name == "" {
+				s.envoys[id] = s.meet(r.GetNode())
 			}
 			return nil
 		},

@@ -44,14 +44,17 @@ type connection struct {
 	refusal string
 }
 
-// NewServer makes a server for one gateway. It has nothing to say before the first [Server.Set].
+// NewServer makes a server for one gateway. Its Lacks are what the Envoys of a mesh were told of; those that ask for all of their configuration are to lack nothing.
+// It has nothing to say before the first [Server.Set].
 func NewServer(g Gateway, log *slog.Logger) *Server {
+	secrets := newSecretServer(g.Lacks, log)
+	g.Lacks = Lacks{}
 	return &Server{
 		gateway:    g,
 		log:        log,
 		cache:      cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil),
 		connecting: func(Node) {},
-		secrets:    newSecretServer(log),
+		secrets:    secrets,
 		streams:    map[int64]*connection{},
 	}
 }
@@ -156,14 +159,14 @@ func (s *Server) nodesLocked() map[string]Node {
 // Status is what the connected Envoys make of the configuration.
 type Status struct {
 	Envoys  []Node // connected, by name; those of a mesh too, which have only the credentials from here
-	Refusal string // why one of them refuses what was published last; empty when none does
+	Refusal string // why one of them refuses what was published last, or what its mesh was told; empty when none does
 }
 
 // Status returns the state at this moment.
 func (s *Server) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var st Status
+	st := Status{Refusal: s.secrets.refusal()}
 	for _, c := range s.streams {
 		if c.node.ID != "" {
 			st.Envoys = append(st.Envoys, c.node)
@@ -209,7 +212,10 @@ func (s *Server) callbacks(ctx context.Context) serverv3.Callbacks {
 			switch e := r.GetErrorDetail(); {
 			case e != nil:
 				c.refusal = e.GetMessage()
-				s.log.Error("envoy refused a configuration", "node", c.node.ID, "type", r.GetTypeUrl(), "err", e.GetMessage())
+				if c.node.tooOld() {
+					c.refusal = fmt.Sprintf("it is Envoy %s, %v: %s", c.node.version, ErrTooOld, c.refusal)
+				}
+				s.log.Error("envoy refused a configuration", "node", c.node.ID, "type", r.GetTypeUrl(), "err", c.refusal)
 			case r.GetResponseNonce() != "":
 				c.refusal = ""
 			}

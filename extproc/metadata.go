@@ -17,7 +17,7 @@ import (
 
 // Namespaces of the dynamic metadata. Envoy's configuration refers to them.
 const (
-	Namespace    = "weir"     // exchange; then priority_groups, ticket, model; tags, of the response
+	Namespace    = "weir"     // exchange; then priority_groups or next, ticket, model; tags, of the response
 	TapNamespace = "weir.tap" // what the filter on the response needs
 )
 
@@ -28,6 +28,7 @@ const dynamicMetadata = 8
 //
 //	weir:
 //	  priority_groups: [{name: "1", clusters: [{cluster_name: "channel-<id>", weight: 1}]}, …]   in the order of the attempts
+//	  next: {channel-<id>: channel-<id>, …}   in place of priority_groups, for an Envoy whose route is byNext: which comes after which; nothing for byFirst
 //	  ticket: <opaque>
 //	  model: {at: [start, end], channel-<id>: <JSON string>, …}   for channels that call the model otherwise
 //	weir.tap:
@@ -39,12 +40,18 @@ const dynamicMetadata = 8
 // A structpb.Struct of this takes some 150 allocations and goes through maps by reflection when it is sent: it would be by
 // far the dearest part of a decision (BenchmarkMetadata has both). So the bytes are written directly; a test compares them with what
 // structpb makes.
-func admissionMetadata(a *policy.Admission) []byte {
+func admissionMetadata(a *policy.Admission, r route) []byte {
 	w := wire{b: make([]byte, 0, 512)}
 	w.nest(dynamicMetadata, func() {
 		w.member(Namespace, func() {
 			w.object(func() {
-				w.member("priority_groups", func() { w.groups(a.Choices) })
+				switch r {
+				case byNext:
+					w.member("next", func() { w.object(func() { w.next(a.Choices) }) })
+				case byFirst:
+				default:
+					w.member("priority_groups", func() { w.groups(a.Choices) })
+				}
 				w.member("ticket", func() { w.text(a.Ticket) })
 				w.member("model", func() { w.object(func() { w.model(a) }) })
 			})
@@ -119,6 +126,13 @@ func (w *wire) groups(choices []policy.Choice) {
 			})
 		}
 	})
+}
+
+// next writes for each channel but the last which one comes after it. No channel is among the choices twice.
+func (w *wire) next(choices []policy.Choice) {
+	for i, c := range choices[1:] {
+		w.member(clusterName(choices[i].Channel), func() { w.text(clusterName(c.Channel)) })
+	}
 }
 
 func (w *wire) model(a *policy.Admission) {

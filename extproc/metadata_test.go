@@ -11,6 +11,7 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -93,7 +94,7 @@ func TestMetadataIsWhatStructpbWouldWrite(t *testing.T) {
 	t.Parallel()
 	for n := range 17 {
 		a := admission(n)
-		got := received(t, admissionResponse(a))
+		got := received(t, admissionResponse(a, byGroups))
 		if len(got.ProtoReflect().GetUnknown()) != 0 {
 			t.Errorf("%d choices: unknown fields arrive", n)
 		}
@@ -108,7 +109,7 @@ func BenchmarkMetadata(b *testing.B) {
 	b.Run("direct", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := proto.Marshal(admissionResponse(a)); err != nil {
+			if _, err := proto.Marshal(admissionResponse(a, byGroups)); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -116,7 +117,7 @@ func BenchmarkMetadata(b *testing.B) {
 	b.Run("structpb", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			r := admissionResponse(a)
+			r := admissionResponse(a, byGroups)
 			r.ProtoReflect().SetUnknown(nil)
 			r.DynamicMetadata = metadataByStructpb(b, a)
 			if _, err := proto.Marshal(r); err != nil {
@@ -139,5 +140,48 @@ func TestExchangeIsNamedBeforeItIsDecidedOn(t *testing.T) {
 	}
 	if got.GetRequestHeaders() == nil {
 		t.Errorf("got %v, which does not answer headers", got)
+	}
+}
+
+// An Envoy that cannot take an order from metadata is told the first channel by a header, which no policy has a say in, and what comes after it where it can use that.
+func TestAnOlderEnvoyIsToldTheFirstChannelByAHeader(t *testing.T) {
+	t.Parallel()
+	a := admission(3)
+	a.Set = []policy.Header{{Name: ChannelHeader, Value: "channel-999"}}
+	for r, want := range map[route]struct {
+		retries string
+		next    any
+	}{
+		byNext:  {"2", map[string]any{"channel-7": "channel-1007", "channel-1007": "channel-2007"}},
+		byFirst: {"0", nil},
+	} {
+		got := received(t, admissionResponse(a, r))
+		headers := map[string]string{}
+		for _, h := range got.GetRequestBody().GetResponse().GetHeaderMutation().GetSetHeaders() {
+			headers[h.GetHeader().GetKey()] = string(h.GetHeader().GetRawValue())
+		}
+		if headers[ChannelHeader] != "channel-7" || headers["x-envoy-max-retries"] != want.retries {
+			t.Errorf("%s: got headers %v", r, headers)
+		}
+		weir := got.GetDynamicMetadata().GetFields()[Namespace].GetStructValue().AsMap()
+		if diff := cmp.Diff(weir["next"], want.next); diff != "" || weir["priority_groups"] != nil || weir["ticket"] != a.Ticket {
+			t.Errorf("%s: got metadata %v", r, weir)
+		}
+	}
+}
+
+func TestTheRouteIsWhatEnvoySays(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]route{"": byGroups, "next": byNext, "first": byFirst} {
+		md := metadata.MD{}
+		if said != "" {
+			md.Set(RouteKey, said)
+		}
+		if got := routeOf(metadata.NewIncomingContext(t.Context(), md)); got != want {
+			t.Errorf("%q: got %q, want %q", said, got, want)
+		}
+	}
+	if got := routeOf(t.Context()); got != byGroups {
+		t.Errorf("without metadata got %q", got)
 	}
 }

@@ -80,10 +80,10 @@ func immediate(status int, id string, body []byte, details string) *extprocv3.Im
 }
 
 // admissionResponse routes a request: the metadata names the channels, the headers bound the attempts. The answer comes to the
-// body, so that its headers count only in Envoy's BUFFERED mode.
-func admissionResponse(a *policy.Admission) *extprocv3.ProcessingResponse {
+// body, so that its headers count only in Envoy's BUFFERED mode. An Envoy whose route takes its cluster from a header is given that last: no policy has a say in it.
+func admissionResponse(a *policy.Admission, r route) *extprocv3.ProcessingResponse {
 	headers := []*corev3.HeaderValueOption{
-		setHeader("x-envoy-max-retries", strconv.Itoa(len(a.Choices)-1)),
+		setHeader("x-envoy-max-retries", strconv.Itoa(r.attempts(len(a.Choices))-1)),
 		setHeader("x-envoy-upstream-rq-per-try-timeout-ms", strconv.FormatInt(a.FirstByteTimeout.Milliseconds(), 10)),
 		setHeader("x-client-request-id", a.Exchange.String()),
 	}
@@ -95,12 +95,15 @@ func admissionResponse(a *policy.Admission) *extprocv3.ProcessingResponse {
 	for _, h := range a.Set {
 		headers = append(headers, setHeader(h.Name, h.Value))
 	}
+	if r != byGroups {
+		headers = append(headers, setHeader(ChannelHeader, clusterName(a.Choices[0].Channel)))
+	}
 	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: headers, RemoveHeaders: a.Remove}
-	r := &extprocv3.ProcessingResponse{
+	answer := &extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}},
 	}
-	r.ProtoReflect().SetUnknown(admissionMetadata(a))
-	return r
+	answer.ProtoReflect().SetUnknown(admissionMetadata(a, r))
+	return answer
 }
 
 func setHeader(key, value string) *corev3.HeaderValueOption {

@@ -92,7 +92,7 @@ func ServerOptions(maxBodyBytes int64) []grpc.ServerOption {
 func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	x := session{server: s, near: s.shedder != nil && near(stream.Context())}
+	x := session{server: s, near: s.shedder != nil && near(stream.Context()), route: routeOf(stream.Context())}
 	defer s.closed(stream.Context(), &x)
 	for {
 		m, err := stream.Recv()

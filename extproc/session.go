@@ -23,6 +23,7 @@ type session struct {
 	server   *Server
 	exchange *policy.Exchange // nil until the headers have come
 	near     bool             // Envoy's clock is ours, and the shedder is to be asked
+	route    route            // how Envoy learns of the channels
 	waiting  bool             // for the body
 	watch    *watch           // nil unless the response comes here too
 	buffered bool             // Envoy has said that it collects the body and sends it in one message
@@ -97,7 +98,7 @@ func (x *session) admit(body []byte) (answer *extprocv3.ProcessingResponse, done
 	if admission.Watch != nil {
 		x.watch = &watch{watcher: admission.Watch} // from here on it has to be closed
 	}
-	answer = admissionResponse(admission)
+	answer = admissionResponse(admission, x.route)
 	if x.err = x.server.admitted(admission, len(body)); x.err != nil {
 		x.server.engine.Cancel(admission.Exchange)
 		return x.refuse(policy.Unavailable()), true

@@ -151,7 +151,9 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 
 // gateway is the part of the configuration that Envoy is told.
 func gateway(cfg config.Config) envoy.Gateway {
+	lacks, _ := envoy.LacksOf(cfg.Envoy.Oldest) // the configuration was checked
 	return envoy.Gateway{
+		Lacks:        lacks,
 		Listen:       cfg.Gateway.Listen,
 		AccessLog:    envoy.AccessLog(cfg.Envoy.AccessLog),
 		LogFile:      filepath.Join(cfg.Envoy.LogDir, usage.ActiveLog),

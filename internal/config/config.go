@@ -125,6 +125,7 @@ type Envoy struct {
 	Tap         Tap       `yaml:"tap"`         // what looks at responses
 	LogDir      string    `yaml:"log_dir"`     // where the access log is; empty means <state_dir>/log
 	Path        string    `yaml:"path"`        // the binary; empty means that it is looked for
+	Oldest      string    `yaml:"oldest"`      // the version of the oldest Envoy of a mesh, one of Oldests
 	CAFile      string    `yaml:"ca_file"`     // PEM bundle that providers' certificates are verified with; empty means the system's
 	Concurrency int       `yaml:"concurrency"` // worker threads; 0 means one per CPU
 
@@ -138,6 +139,9 @@ type Envoy struct {
 	// Node is the Envoy's name. No key of the file sets it: several Envoys of one processor share the file.
 	Node string `yaml:"-"`
 }
+
+// Oldests are the values of envoy.oldest. Newer Envoys lack nothing that the last of them has.
+func Oldests() []string { return []string{"1.36", "1.37", "1.38", "1.39", "1.40"} }
 
 // Admin is where the admin REST API, the metrics and the dashboard are.
 type Admin struct {
@@ -273,7 +277,7 @@ func Default() Config {
 			Total:           time.Hour,
 		},
 		Processor: Processor{Wait: 10 * time.Millisecond, Drain: time.Second},
-		Envoy:     Envoy{Admin: "127.0.0.1:10002", AccessLog: LogFile, Tap: TapAuto, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
+		Envoy:     Envoy{Admin: "127.0.0.1:10002", Oldest: "1.40", AccessLog: LogFile, Tap: TapAuto, DrainNotice: 5 * time.Second, Drain: 10 * time.Minute, MaxConnections: 50_000},
 		Admin:     Admin{Listen: "127.0.0.1:10001", Token: "${WEIR_ADMIN_TOKEN}"},
 		Journal:   Journal{SyncInterval: 5 * time.Millisecond, Durability: Async},
 		Usage: Usage{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,6 +113,9 @@ func (c Config) Validate() error {
 	}
 	if t := c.Envoy.Tap; t != TapAuto && t != TapNative && t != TapLua {
 		v.add("envoy.tap", "must be %s, %s or %s", TapAuto, TapNative, TapLua)
+	}
+	if !slices.Contains(Oldests(), c.Envoy.Oldest) {
+		v.add("envoy.oldest", "must be one of %s, in quotation marks, not %q", strings.Join(Oldests(), ", "), c.Envoy.Oldest)
 	}
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
 	v.envoyLimits(c.Envoy)

@@ -48,7 +48,8 @@ const (
 	clusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 )
 
-// EnvoyGatewayFilters makes the EnvoyPatchPolicy with all that does not depend on channels.
+// EnvoyGatewayFilters makes the EnvoyPatchPolicy with all that does not depend on channels. The route does where Envoys lack [envoy.Lacks].PriorityGroups: it is
+// made with the channels then, and answers by itself until they are there.
 func EnvoyGatewayFilters(o EnvoyGatewayOptions) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -61,18 +62,21 @@ func EnvoyGatewayFilters(o EnvoyGatewayOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	route, err := o.routePatch(p)
-	if err != nil {
-		return nil, err
+	if !o.Gateway.Lacks.PriorityGroups {
+		route, err := o.routePatch(p)
+		if err != nil {
+			return nil, err
+		}
+		patches = append(patches, route)
 	}
 	denied, err := o.clusterPatch(p.denied)
 	if err != nil {
 		return nil, err
 	}
-	return document(made, []object{o.policy(o.Name, append(patches, route, denied))})
+	return document(made, []object{o.policy(o.Name, append(patches, denied))})
 }
 
-// EnvoyGatewayChannels makes the EnvoyPatchPolicy with a cluster for each channel.
+// EnvoyGatewayChannels makes the EnvoyPatchPolicy with a cluster for each channel, and the route where that knows them by name.
 func EnvoyGatewayChannels(o EnvoyGatewayOptions) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -82,6 +86,13 @@ func EnvoyGatewayChannels(o EnvoyGatewayOptions) ([]byte, error) {
 		return nil, err
 	}
 	patches := []any{}
+	if o.Gateway.Lacks.PriorityGroups { // the route knows the channels by name
+		route, err := o.routePatch(p)
+		if err != nil {
+			return nil, err
+		}
+		patches = append(patches, route)
+	}
 	for _, c := range p.channels {
 		patch, err := o.clusterPatch(c)
 		if err != nil {

@@ -60,7 +60,8 @@ func (o IstioOptions) check() error {
 	return nil
 }
 
-// IstioFilters makes the EnvoyFilter with all that does not depend on channels.
+// IstioFilters makes the EnvoyFilter with all that does not depend on channels. The route does where Envoys lack [envoy.Lacks].PriorityGroups: it is made with the
+// channels then, and answers by itself until they are there.
 func IstioFilters(o IstioOptions) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func IstioFilters(o IstioOptions) ([]byte, error) {
 	return document(made, []object{o.filter(o.Name, patches)})
 }
 
-// IstioChannels makes the EnvoyFilter with a cluster for each channel.
+// IstioChannels makes the EnvoyFilter with a cluster for each channel, and the route where that knows them by name.
 func IstioChannels(o IstioOptions) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -86,6 +87,13 @@ func IstioChannels(o IstioOptions) ([]byte, error) {
 		return nil, err
 	}
 	patches := []any{}
+	if o.Gateway.Lacks.PriorityGroups { // the route knows the channels by name
+		route, err := o.routePatch(p)
+		if err != nil {
+			return nil, err
+		}
+		patches = append(patches, route)
+	}
 	for _, c := range p.channels {
 		value, err := plain(c)
 		if err != nil {
@@ -188,6 +196,19 @@ func istioPatches(o IstioOptions, p parts) ([]any, error) {
 	if err := add("NETWORK_FILTER", inManager(""), "MERGE", manager); err != nil {
 		return nil, err
 	}
+	if !o.Gateway.Lacks.PriorityGroups {
+		route, err := o.routePatch(p)
+		if err != nil {
+			return nil, err
+		}
+		patches = append(patches, route)
+	}
+	err = add("CLUSTER", nil, "ADD", p.denied)
+	return patches, err
+}
+
+// routePatch makes a route of the mesh Weir's, or at a waypoint adds one.
+func (o IstioOptions) routePatch(p parts) (object, error) {
 	route, err := plain(p.route)
 	if err != nil {
 		return nil, err
@@ -195,16 +216,9 @@ func istioPatches(o IstioOptions, p parts) ([]any, error) {
 	if err := opaqueSpecifier(route); err != nil {
 		return nil, err
 	}
-	patches = append(patches, o.routePatch(route))
-	err = add("CLUSTER", nil, "ADD", p.denied)
-	return patches, err
-}
-
-// routePatch makes a route of the mesh Weir's, or at a waypoint adds one.
-func (o IstioOptions) routePatch(route object) object {
 	if o.Place != AtWaypoint {
 		match := object{"routeConfiguration": object{"vhost": object{"route": object{"name": o.Route}}}}
-		return o.patch("HTTP_ROUTE", match, "MERGE", route)
+		return o.patch("HTTP_ROUTE", match, "MERGE", route), nil
 	}
 	host, port, ok := strings.Cut(o.Service, ":")
 	if !ok {
@@ -214,7 +228,7 @@ func (o IstioOptions) routePatch(route object) object {
 	match := object{"routeConfiguration": object{
 		"name": fmt.Sprintf("inbound-vip|%s|http|%s", port, host), "vhost": object{"name": "inbound|http|" + port},
 	}}
-	return o.patch("HTTP_ROUTE", match, "INSERT_FIRST", route)
+	return o.patch("HTTP_ROUTE", match, "INSERT_FIRST", route), nil
 }
 
 // packed makes a named filter; an HTTP filter and a network filter have the same two fields.
@@ -224,7 +238,7 @@ func packed(name string, m proto.Message) (*hcmv3.HttpFilter, error) {
 }
 
 // opaqueSpecifier writes the cluster specifier as a TypedStruct. A control plane reads what it passes on, and one that is older than its Envoy
-// does not know priority_group; a TypedStruct it need not know.
+// does not know priority_group, nor what is within a matcher; a TypedStruct it need not know.
 func opaqueSpecifier(route object) error {
 	extension, ok := at(route, "route", "inline_cluster_specifier_plugin", "extension")
 	if !ok {

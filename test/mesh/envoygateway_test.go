@@ -35,7 +35,7 @@ extensionApis: { enableBackend: true, enableEnvoyPatchPolicy: true }
 `
 
 func TestEnvoyGatewayServesChat(t *testing.T) {
-	w := newRig(t)
+	w := newRig(t, "")
 	port := freePort(t)
 	w.host, w.base = "llm.example.com", fmt.Sprintf("http://127.0.0.1:%d", port)
 	files := map[string]string{

@@ -34,25 +34,25 @@ var places = []place{
 	{
 		"ingress",
 		[]string{"--labels", "istio=ingressgateway"},
-		workload{"router", "gateway", "istio-ingress", [2]string{"istio", "ingressgateway"}, "10.99.0.1"},
+		workload{kind: "router", name: "gateway", namespace: "istio-ingress", label: [2]string{"istio", "ingressgateway"}, address: "10.99.0.1"},
 		"llm.example.com",
 	},
 	{
 		"gateway-api",
 		[]string{"--gateway", "llm"},
-		workload{"router", "llm-istio", "istio-ingress", [2]string{"gateway.networking.k8s.io/gateway-name", "llm"}, "10.99.0.2"},
+		workload{kind: "router", name: "llm-istio", namespace: "istio-ingress", label: [2]string{"gateway.networking.k8s.io/gateway-name", "llm"}, address: "10.99.0.2"},
 		"llm.example.com",
 	},
 	{
 		"egress",
 		[]string{"--labels", "istio=egressgateway"},
-		workload{"router", "egress", "istio-egress", [2]string{"istio", "egressgateway"}, "10.99.0.3"},
+		workload{kind: "router", name: "egress", namespace: "istio-egress", label: [2]string{"istio", "egressgateway"}, address: "10.99.0.3"},
 		"llm.istio-egress",
 	},
 	{
 		"sidecar",
 		[]string{"--at", "sidecar", "--labels", "weir=sidecar"},
-		workload{"sidecar", "client", "apps", [2]string{"weir", "sidecar"}, "10.99.0.4"},
+		workload{kind: "sidecar", name: "client", namespace: "apps", label: [2]string{"weir", "sidecar"}, address: "10.99.0.4"},
 		"llm",
 	},
 }
@@ -67,15 +67,16 @@ type world struct {
 	base    string // of the Envoy
 	host    string
 	admin   string // of the Envoy
+	oldest  string // envoy.oldest; empty means its default
 }
 
 // newRig runs a processor to which no Envoy of Weir's is connected.
-func newRig(t *testing.T) *world {
+func newRig(t *testing.T, oldest string) *world {
 	t.Helper()
-	r := rig.Start(t, rig.Options{Production: true})
+	r := rig.Start(t, rig.Options{Production: true, Oldest: oldest})
 	r.KillEnvoy()
 	keep := fake.Options{KeepHeaders: true}
-	w := &world{Rig: r, t: t, limited: r.Provider(keep), serving: r.Provider(keep)}
+	w := &world{Rig: r, t: t, oldest: oldest, limited: r.Provider(keep), serving: r.Provider(keep)}
 	r.Channel(store.NewChannel{Name: "limited", BaseURL: w.limited.URL, Priority: 2, Models: rig.Models("gpt-4o-mini", "limited")})
 	r.Channel(store.NewChannel{Name: "serving", BaseURL: w.serving.URL, Priority: 1, Models: rig.Models("gpt-4o-mini=served-name")})
 	w.key, _ = r.Key(store.NewKey{Name: "k"})
@@ -96,14 +97,20 @@ func newRig(t *testing.T) *world {
 // newWorld brings a folder of deploy/istio to life.
 func newWorld(t *testing.T, p place) *world {
 	t.Helper()
-	w := newRig(t)
+	oldest, _, _ := cutLast(p.version)
+	w := newRig(t, oldest)
 	port := freePort(t)
 	w.host, w.base = p.host, fmt.Sprintf("http://127.0.0.1:%d", port)
 	socket := filepath.Join(w.Dir, "weir.sock")
 	var b bundle
-	for _, name := range []string{"bootstrap.yaml", "filters.yaml", "route.yaml"} {
+	for _, name := range []string{"bootstrap.yaml", "route.yaml"} {
 		b.read(t, readFile(t, "deploy", "istio", p.folder, name), socket, port)
 	}
+	filters := readFile(t, "deploy", "istio", p.folder, "filters.yaml")
+	if oldest != "" {
+		filters = w.rendered(append([]string{"istio", "filters", "--namespace", p.namespace}, p.render...)...)
+	}
+	b.read(t, filters, socket, port)
 	b.read(t, w.rendered(append([]string{"istio", "channels", "--namespace", p.namespace}, p.render...)...), socket, port)
 	if p.folder == "gateway-api" {
 		b.read(t, readFile(t, "deploy", "istio", p.folder, "gateway.yaml"), socket, port)
@@ -124,7 +131,15 @@ func newWorld(t *testing.T, p place) *world {
 func (w *world) rendered(args ...string) string {
 	w.t.Helper()
 	args = append([]string{"render"}, args...)
-	args = append(args, "--url", w.AdminURL, "--token", rig.AdminToken, "--config", filepath.Join(repo.Root(w.t), "deploy", args[1], "weir.yaml"))
+	config := filepath.Join(w.t.TempDir(), "weir.yaml")
+	text := readFile(w.t, "deploy", args[1], "weir.yaml")
+	if w.oldest != "" {
+		text += fmt.Sprintf("  oldest: %q\n", w.oldest) // the section envoy is its last
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	args = append(args, "--url", w.AdminURL, "--token", rig.AdminToken, "--config", config)
 	cmd := exec.CommandContext(w.t.Context(), rig.Binary(w.t), args...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs

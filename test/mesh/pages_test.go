@@ -35,7 +35,7 @@ func (c *cluster) follows(t *testing.T, page string) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	w := newRig(t)
+	w := newRig(t, "")
 	dir, programs := t.TempDir(), t.TempDir()
 	if err := os.Symlink(filepath.Join(repo.Root(t), "deploy"), filepath.Join(dir, "deploy")); err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ spec:
 // TestWaypointServesChat asks the connection manager that istiod makes for the service of a waypoint. The tunnel by which requests reach it in a mesh
 // needs certificates and ztunnel, which are not here: a listener for plain HTTP is in its place.
 func TestWaypointServesChat(t *testing.T) {
-	w := newRig(t)
+	w := newRig(t, "")
 	port := freePort(t)
 	w.host, w.base = "llm.apps", fmt.Sprintf("http://127.0.0.1:%d", port)
 	socket := filepath.Join(w.Dir, "weir.sock")
@@ -67,7 +67,7 @@ func TestWaypointServesChat(t *testing.T) {
 		t.Errorf("%d clusters of Weir's, want two channels and the one for what is denied", n)
 	}
 	admin := freePort(t)
-	runEnvoy(t, w.Rig, static(t, manager, clusters, port, admin), b.bootstrap, admin)
+	runEnvoy(t, w.Rig, envoyOf(t, ""), static(t, manager, clusters, port, admin), b.bootstrap, admin)
 	t.Run("chat", w.servesChat)
 	t.Run("stream", w.servesStream)
 	t.Run("failover", w.failsOver)

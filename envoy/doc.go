@@ -14,10 +14,12 @@
 //	    tap                     native, or tap.lua: keeps the last usage object of a response, adds x-weir-exchange-id
 //	    router                  priority_group: the first attempt goes to the first channel that the processor named, each
 //	                            retry to the next; without the processor's word every request ends in an empty cluster
-//	cluster per channel         DNS, TLS, pool; its own credential from SDS; upstream.lua sets path and model name
+//	cluster per channel         DNS, TLS, pool; per attempt, what other channels' filters wrote is removed, its own credential from SDS is put
+//	                            in, and upstream.lua sets path and model name
 //	access log                  one JSON line per admitted exchange: the spool that package usage reads; written to a file, or sent
 //
 // # Envoy versions
 //
-// priority_group came with Envoy 1.40, which is therefore the oldest that [Find] accepts.
+// priority_group came with Envoy 1.40, which is therefore the oldest that [Find] accepts. The Envoys of a mesh may be older: [Lacks] says what [Resources] is to do
+// without.
 package envoy

@@ -40,7 +40,10 @@ Each command takes the parts to print; without any, all of them:
   bootstrap  the way from Envoy to the processor
   filters    what decides, counts and logs, and the route to which it applies; it does not depend on channels
   channels   a cluster for each enabled channel, read from the admin API. Print it anew when channels are added or removed, or get
-             another base URL or other names of models. No credential is in it: Envoy asks the processor for them.`,
+             another base URL or other names of models. No credential is in it: Envoy asks the processor for them.
+
+Envoys before 1.40 need other filters, and a route that is printed with the channels: envoy.oldest of the configuration (--config) says
+which is the oldest, from "1.36" on. What each gives is in docs/deploy-istio.md.`,
 	}
 	c.AddCommand(renderIstio(p), renderEnvoyGateway(p))
 	return c

@@ -153,6 +153,7 @@ type library struct {
 var libraries = map[string]library{
 	"github.com/envoyproxy/go-control-plane":   {[]string{"envoy", "extproc", "internal/app", "internal/mesh", "test/*"}, "Envoy's types end where Envoy is spoken to"},
 	"github.com/tetratelabs/wazero":            {[]string{"plugins/host", "plugins/meter", "envoy/native"}, "guests are run by the host of plugins; the meter's tests run them with and without meters, and the native tap's run it where a byte read too far is seen"},
+	"github.com/cncf/xds/go":                   {[]string{"envoy"}, "a matcher of Envoy is made of its types"},
 	"google.golang.org/grpc":                   {[]string{"envoy", "extproc", "internal/app", "internal/telemetry", "test/*"}, "only Envoy is spoken to by gRPC; its spans are telemetry's"},
 	"google.golang.org/protobuf":               {[]string{"envoy", "extproc", "internal/mesh", "internal/telemetry", "test/*"}, "only Envoy is spoken to in protobuf"},
 	"github.com/jackc/pgx/v5":                  {[]string{"internal/store", "internal/postgres", "internal/postgres/pgtest", "test/*"}, "SQL is in the store"},

@@ -10,7 +10,7 @@
 //	filters     on every listener of the workload, and disabled: only the route enables them, so other traffic is untouched
 //	route       one that the mesh has already, known by its name: it gets the order of channels, retries, limits, and the filters
 //	log         one line per exchange, sent to the processor; attempts of channels that failed
-//	channels    a cluster each; rendered anew when channels change
+//	channels    a cluster each; rendered anew when channels change. With them the route, for Envoys that must know channels by name: envoy.Lacks
 //
 // Three things differ from Weir's own Envoy: what a client may not say is removed by a filter of the route instead of before everything, replies
 // of Envoy get the shape of an OpenAI error on that route only, and credentials come by SDS instead of ADS.

@@ -28,7 +28,7 @@ import (
 // Providers are reached by TLS with their name in the handshake, by HTTP/2 where they speak it, and only if their certificate is theirs.
 func TestProvidersAreReachedByTLSAndVerified(t *testing.T) {
 	ca := newAuthority(t)
-	r := rig.Start(t, rig.Options{Production: true, CAFile: ca.file})
+	r := rig.Start(t, rig.Options{Production: true, Envoy: "ca_file: " + ca.file})
 	name := make(chan string, 10)
 	serve := func(certName string, http2 bool, a *authority) (*fake.Provider, string) {
 		p := fake.New(fake.Options{KeepHeaders: true})

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/weir-proxy/weir/internal/fake"
-	"github.com/weir-proxy/weir/internal/repo"
 	"github.com/weir-proxy/weir/internal/sdks"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/test/rig"
@@ -73,7 +72,11 @@ type world struct {
 // newRig runs a processor to which no Envoy of Weir's is connected.
 func newRig(t *testing.T, oldest string) *world {
 	t.Helper()
-	r := rig.Start(t, rig.Options{Production: true, Oldest: oldest})
+	var section string
+	if oldest != "" {
+		section = fmt.Sprintf("oldest: %q", oldest)
+	}
+	r := rig.Start(t, rig.Options{Production: true, Envoy: section})
 	r.KillEnvoy()
 	keep := fake.Options{KeepHeaders: true}
 	w := &world{Rig: r, t: t, oldest: oldest, limited: r.Provider(keep), serving: r.Provider(keep)}

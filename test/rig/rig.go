@@ -48,7 +48,7 @@ type Options struct {
 	Drain      string // with Production: processor.drain; empty means its default
 	Wait       string // with Production: processor.wait; empty means 1s: the machine may stand still for other reasons than its requests
 	LogDir     string // with Production: where Envoy's access log goes; empty means below the state
-	CAFile     string // with Production: by which providers are verified; empty means the system's
+	Envoy      string // with Production: further keys of the section envoy, as in "ca_file: ca.pem"
 	Remote     bool   // with Production: Envoy reaches the processor by TCP and sends its lines, as if it were on another machine
 	// Peers, with Remote, is how Envoy and the processor prove to each other who they are; the zero value: not at all.
 	Peers Peers
@@ -60,7 +60,6 @@ type Options struct {
 
 	EnvoyDrain  time.Duration // how long Envoy's exchanges may go on when it is stopped
 	EnvoyLimits envoy.Limits
-	Oldest      string    // with Production: envoy.oldest; empty means its default
 	Tap         envoy.Tap // what Envoys are given; empty means the native tap where it can be had
 }
 
@@ -196,8 +195,8 @@ func (r *Rig) writeConfig() {
 		listen = r.far()
 	}
 	peers := r.o.Peers
-	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s, wait: %s, tls: {cert: %q, key: %q, client_ca: %q}}\nadmin: {listen: %q}\nenvoy: {admin: %q, ca_file: %q, log_dir: %q, oldest: %q}\n%s",
-		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), cmp.Or(r.o.Wait, "1s"), peers.Cert, peers.Key, peers.ClientCA, addr(r.port+1), r.EnvoyAdmin, r.o.CAFile, r.o.LogDir, cmp.Or(r.o.Oldest, envoy.Oldest), r.o.Config)
+	text := fmt.Sprintf("state_dir: %s\ngateway: {listen: %q, %s}\nprocessor: {listen: %q, drain: %s, wait: %s, tls: {cert: %q, key: %q, client_ca: %q}}\nadmin: {listen: %q}\nenvoy: {admin: %q, log_dir: %q, %s}\n%s",
+		r.Dir, addr(r.port), r.o.Gateway, listen, cmp.Or(r.o.Drain, "1s"), cmp.Or(r.o.Wait, "1s"), peers.Cert, peers.Key, peers.ClientCA, addr(r.port+1), r.EnvoyAdmin, r.o.LogDir, r.o.Envoy, r.o.Config)
 	if err := os.WriteFile(r.configFile(), []byte(text), 0o644); err != nil {
 		r.t.Fatal(err)
 	}

@@ -14,9 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weir-proxy/weir/envoy"
 	"github.com/weir-proxy/weir/internal/child"
-	"github.com/weir-proxy/weir/internal/repo"
 )
 
 // The configuration of a standalone Envoy Gateway: objects from files, and Envoy as a process of this machine.
@@ -35,7 +33,31 @@ extensionApis: { enableBackend: true, enableEnvoyPatchPolicy: true }
 `
 
 func TestEnvoyGatewayServesChat(t *testing.T) {
-	w := newRig(t, "")
+	w := newEnvoyGateway(t, "")
+	t.Run("chat", w.servesChat)
+	t.Run("stream", w.servesStream)
+	t.Run("SDK", w.servesAnSDK)
+	t.Run("failover", w.failsOver)
+	t.Run("bad key", w.refusesABadKey)
+	t.Run("client's words", w.ignoresWhatAClientMayNotSay)
+	t.Run("processor away", w.admitsNothingWithoutAProcessor)
+}
+
+// Envoy Gateway 1.9 brings Envoy 1.39 by itself.
+func TestEnvoyGatewayServesChatWithoutPriorityGroups(t *testing.T) {
+	w := newEnvoyGateway(t, "1.39.3")
+	t.Run("chat", w.servesChat)
+	t.Run("stream", w.servesStream)
+	t.Run("client's words", w.choosesNoChannelForAClient)
+	t.Run("failover", w.failsOver)
+	t.Run("bad key", w.refusesABadKey)
+}
+
+// newEnvoyGateway brings deploy/envoy-gateway to life, with Weir's own Envoy or an older one.
+func newEnvoyGateway(t *testing.T, version string) *world {
+	t.Helper()
+	oldest, _, _ := cutLast(version)
+	w := newRig(t, oldest)
 	port := freePort(t)
 	w.host, w.base = "llm.example.com", fmt.Sprintf("http://127.0.0.1:%d", port)
 	files := map[string]string{
@@ -44,20 +66,17 @@ func TestEnvoyGatewayServesChat(t *testing.T) {
 		"proxy.yaml":    onHost(t, strings.ReplaceAll(readFile(t, "deploy", "envoy-gateway", "proxy.yaml"), "/run/weir/weir.sock", filepath.Join(w.Dir, "weir.sock"))),
 		"channels.yaml": w.rendered("envoy-gateway", "channels", "--namespace", "llm", "--host", "llm.example.com"),
 	}
-	w.startEnvoyGateway(files)
+	if oldest != "" {
+		files["filters.yaml"] = w.rendered("envoy-gateway", "filters", "--namespace", "llm", "--host", "llm.example.com")
+	}
+	w.startEnvoyGateway(files, envoyOf(t, version))
 	w.Eventually("the route is there", func() error {
 		if status, body := w.ask("/v1/models", "", nil); status != http.StatusOK {
 			return fmt.Errorf("status %d: %s", status, body)
 		}
 		return nil
 	})
-	t.Run("chat", w.servesChat)
-	t.Run("stream", w.servesStream)
-	t.Run("SDK", w.servesAnSDK)
-	t.Run("failover", w.failsOver)
-	t.Run("bad key", w.refusesABadKey)
-	t.Run("client's words", w.ignoresWhatAClientMayNotSay)
-	t.Run("processor away", w.admitsNothingWithoutAProcessor)
+	return w
 }
 
 // onHost puts Envoy as a process in the place of Envoy as a pod. Everything before that is as it is shipped.
@@ -70,7 +89,7 @@ func onHost(t *testing.T, proxy string) string {
 	return before + "  provider: { type: Host, host: { envoyVersion: \"1.40.0\" } }\n"
 }
 
-func (w *world) startEnvoyGateway(objects map[string]string) {
+func (w *world) startEnvoyGateway(objects map[string]string, binary string) {
 	w.t.Helper()
 	dir, err := os.MkdirTemp("", "weir-eg-") //nolint:usetesting // the name of t.TempDir is too long for its sockets
 	if err != nil {
@@ -90,7 +109,7 @@ func (w *world) startEnvoyGateway(objects map[string]string) {
 		put(filepath.Join("objects", name), text)
 	}
 	put("envoy-gateway.yaml", fmt.Sprintf(standalone, dir))
-	w.placeEnvoy(filepath.Join(dir, "data", "envoy-versions", "1.40.0", "bin"))
+	w.placeEnvoy(filepath.Join(dir, "data", "envoy-versions", "1.40.0", "bin"), binary)
 	program := tool(w.t, envoyGateway)
 	if out, err := exec.CommandContext(w.t.Context(), program, "certgen", "--local", "--config-home", filepath.Join(dir, "config")).CombinedOutput(); err != nil {
 		w.t.Fatalf("certgen: %v\n%s", err, out)
@@ -112,13 +131,9 @@ func (w *world) startEnvoyGateway(objects map[string]string) {
 
 func last(s string, n int) string { return s[max(0, len(s)-n):] }
 
-// placeEnvoy puts Envoy where Envoy Gateway looks for the one that it would fetch.
-func (w *world) placeEnvoy(dir string) {
+// placeEnvoy puts an Envoy where Envoy Gateway looks for the one that it would fetch, whatever version that is.
+func (w *world) placeEnvoy(dir, binary string) {
 	w.t.Helper()
-	binary, err := envoy.Find(w.t.Context(), os.Getenv("WEIR_ENVOY"), repo.Cache(w.t))
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,13 +5,8 @@ package app
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,29 +16,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/config"
 )
 
-// pair makes a certificate that ends at a time, and its key, in PEM.
+// pair makes a certificate that ends at a time, and its key.
 func pair(t *testing.T, end time.Time) envoy.Certificate {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: end}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return envoy.Certificate{
-		Chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		Key:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
-	}
+	chain, key := authority.New(t).SignUntil(t, "localhost", end)
+	return envoy.Certificate{Chain: chain, Key: key}
 }
 
 func write(t *testing.T, file string, b []byte) {
@@ -92,7 +73,7 @@ func TestCertificateIsReplacedOnlyByOneThatIsWhole(t *testing.T) {
 	}
 	write(t, files.Key, second.Key)
 	look()
-	if len(published) != 1 || !same(published[0], second) || c.failing.Load() || c.expiry.Load() != end.Add(time.Hour).Unix() {
+	if len(published) != 1 || !bytes.Equal(published[0].Chain, second.Chain) || !bytes.Equal(published[0].Key, second.Key) || c.failing.Load() || c.expiry.Load() != end.Add(time.Hour).Unix() {
 		t.Errorf("the other certificate: published %d, failing %v", len(published), c.failing.Load())
 	}
 	for _, secret := range [][]byte{first.Key, second.Key} {

@@ -3,7 +3,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,14 +28,9 @@ type certificates struct {
 
 // peers tells Envoys on other machines from everybody else: mutual TLS on processor.listen, as processor.tls says.
 type peers struct {
-	files   config.MutualTLS
-	log     *slog.Logger
-	now     atomic.Pointer[tls.Config] // in force for connections that begin; nil: plain TCP
-	expiry  atomic.Int64               // of the processor's chain, in Unix seconds; 0 without one
-	failing atomic.Bool                // what is in the files does not fit together
-	read    peerFiles                  // what the one in force was made of
-	refused peerFiles                  // the last that did not fit together, to say so once
-	turned  prometheus.Counter         // connections that were turned away
+	renewable[*tls.Config]
+	now    atomic.Pointer[tls.Config] // in force for connections that begin; nil: plain TCP
+	turned prometheus.Counter         // connections that were turned away
 
 	said struct {
 		sync.Mutex
@@ -44,111 +38,55 @@ type peers struct {
 	}
 }
 
-// peerFiles is what is in the files.
-type peerFiles struct{ chain, key, trust []byte }
-
-func (f peerFiles) same(g peerFiles) bool {
-	return bytes.Equal(f.chain, g.chain) && bytes.Equal(f.key, g.key) && bytes.Equal(f.trust, g.trust)
-}
-
 // openPeers reads the files for the first time. Without processor.tls there are none, and nothing to watch.
 func openPeers(files config.MutualTLS, r prometheus.Registerer, log *slog.Logger) (*peers, error) {
-	f := promauto.With(r)
-	p := &peers{files: files, log: log, turned: f.NewCounter(prometheus.CounterOpts{
+	p := &peers{renewable: renewable[*tls.Config]{setting: "processor.tls", file: files.Cert, log: log}}
+	p.load = func() ([][]byte, *tls.Config, time.Time, error) { return mutualTLS(files) }
+	p.turned = promauto.With(r).NewCounter(prometheus.CounterOpts{
 		Name: "weir_processor_refused_connections_total",
 		Help: "Connections to processor.listen that were refused, since who made them has no certificate that processor.tls trusts.",
-	})}
-	f.NewGaugeFunc(prometheus.GaugeOpts{
+	})
+	p.register(r, prometheus.GaugeOpts{
 		Name: "weir_processor_certificate_expiry_timestamp_seconds",
 		Help: "When the first certificate of the chain that Envoys see ends; 0 without processor.tls.",
-	}, func() float64 { return float64(p.expiry.Load()) })
-	f.NewGaugeFunc(prometheus.GaugeOpts{
+	}, prometheus.GaugeOpts{
 		Name: "weir_processor_certificate_failing",
 		Help: "1 while the files of processor.tls cannot be read or do not fit together. What was read before is in force.",
-	}, func() float64 {
-		if p.failing.Load() {
-			return 1
-		}
-		return 0
 	})
-	if files.Cert == "" {
-		return p, nil
-	}
-	read, made, end, err := p.load()
-	if err != nil {
-		return nil, hinted{fmt.Errorf("processor.tls: %w", err), "the files must be readable by the user that weir serve runs as, in PEM, the key without a passphrase"}
-	}
-	p.adopt(read, made, end)
-	return p, nil
+	first, err := p.open()
+	p.now.Store(first)
+	return p, err
 }
 
-// load reads the files. Errors quote nothing of them.
-func (p *peers) load() (read peerFiles, made *tls.Config, end time.Time, err error) {
-	own, end, err := readCertificate(config.TLS{Cert: p.files.Cert, Key: p.files.Key})
-	read.chain, read.key = own.Chain, own.Key
+// mutualTLS reads the files. Errors quote nothing of them.
+func mutualTLS(files config.MutualTLS) (contents [][]byte, made *tls.Config, end time.Time, err error) {
+	own, end, err := readCertificate(config.TLS{Cert: files.Cert, Key: files.Key})
+	contents = [][]byte{own.Chain, own.Key, nil}
 	if err != nil {
-		return read, nil, end, err
+		return contents, nil, end, err
 	}
-	if read.trust, err = os.ReadFile(p.files.ClientCA); err != nil {
-		return read, nil, end, err
+	if contents[2], err = os.ReadFile(files.ClientCA); err != nil {
+		return contents, nil, end, err
 	}
-	pair, err := tls.X509KeyPair(read.chain, read.key)
+	pair, err := tls.X509KeyPair(own.Chain, own.Key)
 	if err != nil {
-		return read, nil, end, err
+		return contents, nil, end, err
 	}
 	trust := x509.NewCertPool()
-	if !trust.AppendCertsFromPEM(read.trust) {
-		return read, nil, end, fmt.Errorf("%s holds no certificate", p.files.ClientCA)
+	if !trust.AppendCertsFromPEM(contents[2]) {
+		return contents, nil, end, fmt.Errorf("%s holds no certificate", files.ClientCA)
 	}
-	return read, &tls.Config{
+	return contents, &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		Certificates: []tls.Certificate{pair}, ClientCAs: trust, ClientAuth: tls.RequireAndVerifyClientCert,
 		SessionTicketsDisabled: true, // who is not trusted any more must not come in by a ticket of before
 	}, end, nil
 }
 
-// watch looks for other files until ctx ends. What it finds holds for new connections.
-func (p *peers) watch(ctx context.Context) error {
-	if p.files.Cert == "" {
-		return nil
-	}
-	tick := time.NewTicker(certificateLook)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		p.look()
-	}
-}
-
-// look takes what is in the files now, if it has changed and fits together. What is wrong is told when it is so for two looks: files may be in
-// the middle of being written.
-func (p *peers) look() {
-	read, made, end, err := p.load()
-	if err != nil {
-		if read.same(p.refused) && !p.failing.Swap(true) {
-			p.log.Error("the files of processor.tls cannot be used; what was there before is in force", "err", err)
-		}
-		p.refused = read
-		return
-	}
-	p.refused = peerFiles{}
-	if p.failing.Swap(false) {
-		p.log.Info("the files of processor.tls can be used again")
-	}
-	if !read.same(p.read) {
-		p.adopt(read, made, end)
-	}
-}
-
-func (p *peers) adopt(read peerFiles, made *tls.Config, end time.Time) {
-	p.read = read
-	p.now.Store(made)
-	p.expiry.Store(end.Unix())
-	p.log.Info("certificate for Envoys in force", "file", p.files.Cert, "expires", end.UTC().Format(time.RFC3339))
+// put has new connections begin by c.
+func (p *peers) put(_ context.Context, c *tls.Config) error {
+	p.now.Store(c)
+	return nil
 }
 
 // over puts mutual TLS on a listener, if there is any.

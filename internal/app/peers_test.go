@@ -3,72 +3,20 @@
 package app
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/config"
 )
-
-// signer signs certificates.
-type signer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
-}
-
-func newSigner(t *testing.T) *signer {
-	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &signer{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-}
-
-// sign makes a certificate for 127.0.0.1 and its key, in PEM.
-func (s *signer) sign(t *testing.T) (chain, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, s.cert, &k.PublicKey, s.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-}
 
 // peerWorld is a listener with mutual TLS that echoes.
 type peerWorld struct {
@@ -76,7 +24,7 @@ type peerWorld struct {
 	dir, address string
 }
 
-func newPeerWorld(t *testing.T, s *signer) *peerWorld {
+func newPeerWorld(t *testing.T, s *authority.Authority) *peerWorld {
 	t.Helper()
 	w := &peerWorld{dir: t.TempDir()}
 	w.write(t, s)
@@ -106,27 +54,30 @@ func newPeerWorld(t *testing.T, s *signer) *peerWorld {
 	return w
 }
 
-func (w *peerWorld) write(t *testing.T, s *signer) {
+func (w *peerWorld) write(t *testing.T, s *authority.Authority) {
 	t.Helper()
-	chain, key := s.sign(t)
-	for name, b := range map[string][]byte{"tls.crt": chain, "tls.key": key, "ca.crt": s.pem} {
+	chain, key := s.Sign(t, "127.0.0.1")
+	for name, b := range map[string][]byte{"tls.crt": chain, "tls.key": key, "ca.crt": s.PEM} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// dial connects as one whose certificate, if any, is of own and who trusts what trusted signs.
-func (w *peerWorld) dial(t *testing.T, own, trusted *signer) *tls.Conn {
+// look has the files read anew.
+func (w *peerWorld) look(t *testing.T) {
 	t.Helper()
-	c := &tls.Config{RootCAs: x509.NewCertPool(), NextProtos: []string{"h2"}}
-	c.RootCAs.AddCert(trusted.cert)
+	if err := w.peers.look(t.Context(), w.put); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dial connects as one whose certificate, if any, is of own and who trusts what trusted signs.
+func (w *peerWorld) dial(t *testing.T, own, trusted *authority.Authority) *tls.Conn {
+	t.Helper()
+	c := &tls.Config{RootCAs: trusted.Pool(), NextProtos: []string{"h2"}}
 	if own != nil {
-		chain, key := own.sign(t)
-		pair, err := tls.X509KeyPair(chain, key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pair := own.Pair(t, "127.0.0.1")
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	conn, err := net.Dial("tcp", w.address)
@@ -149,7 +100,7 @@ func echoes(c *tls.Conn) error {
 }
 
 func TestOnlyEnvoysWithACertificateReachTheProcessor(t *testing.T) {
-	ours, stranger := newSigner(t), newSigner(t)
+	ours, stranger := authority.New(t), authority.New(t)
 	w := newPeerWorld(t, ours)
 	known := w.dial(t, ours, ours)
 	if err := echoes(known); err != nil {
@@ -158,7 +109,7 @@ func TestOnlyEnvoysWithACertificateReachTheProcessor(t *testing.T) {
 	if p := known.ConnectionState().NegotiatedProtocol; p != "h2" {
 		t.Errorf("the protocol is %q, want h2", p)
 	}
-	for name, own := range map[string]*signer{"without a certificate": nil, "with a stranger's": stranger} {
+	for name, own := range map[string]*authority.Authority{"without a certificate": nil, "with a stranger's": stranger} {
 		if err := echoes(w.dial(t, own, ours)); err == nil {
 			t.Errorf("%s one is served", name)
 		}
@@ -169,14 +120,14 @@ func TestOnlyEnvoysWithACertificateReachTheProcessor(t *testing.T) {
 }
 
 func TestReplacedFilesHoldForNewConnectionsAlone(t *testing.T) {
-	before, after := newSigner(t), newSigner(t)
+	before, after := authority.New(t), authority.New(t)
 	w := newPeerWorld(t, before)
 	open := w.dial(t, before, before)
 	if err := echoes(open); err != nil {
 		t.Fatal(err)
 	}
 	w.write(t, after)
-	w.look()
+	w.look(t)
 	if err := echoes(w.dial(t, after, after)); err != nil {
 		t.Errorf("with the new files: %v", err)
 	}
@@ -189,16 +140,16 @@ func TestReplacedFilesHoldForNewConnectionsAlone(t *testing.T) {
 }
 
 func TestFilesThatDoNotFitTogetherChangeNothing(t *testing.T) {
-	ours := newSigner(t)
+	ours := authority.New(t)
 	w := newPeerWorld(t, ours)
 	if err := os.WriteFile(filepath.Join(w.dir, "ca.crt"), []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.look()
+	w.look(t)
 	if w.failing.Load() {
 		t.Error("files that may be in the middle of being written are a failure at once")
 	}
-	w.look()
+	w.look(t)
 	if !w.failing.Load() {
 		t.Error("nobody is told of files that do not fit together")
 	}
@@ -206,7 +157,7 @@ func TestFilesThatDoNotFitTogetherChangeNothing(t *testing.T) {
 		t.Errorf("what was there before is not in force: %v", err)
 	}
 	w.write(t, ours)
-	w.look()
+	w.look(t)
 	if w.failing.Load() {
 		t.Error("files that fit together again are still a failure")
 	}

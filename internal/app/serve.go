@@ -140,7 +140,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 		return nil, err
 	}
 	told := gateway(cfg)
-	told.Edge.Certificate = p.edge.tls.gateway.now
+	told.Edge.Certificate = p.edge.tls.gateway.first
 	told.Tracing = tracing(cfg.Telemetry)
 	p.xds = envoy.NewServer(told, log)
 	p.xds.OnConnect(p.envoyConnects)
@@ -191,7 +191,7 @@ func (p *processor) run(ctx context.Context) error {
 	group.Go(func() error { return p.keepState(ctx) })
 	group.Go(func() error { return p.follow(ctx) })
 	group.Go(func() error { return p.edge.tls.gateway.watch(ctx, p.xds.SetCertificate) })
-	group.Go(func() error { return p.edge.tls.envoys.watch(ctx) })
+	group.Go(func() error { return p.edge.tls.envoys.watch(ctx, p.edge.tls.envoys.put) })
 	p.log.Info("processor started", "socket", p.cfg.Processor.Socket, "admin", p.cfg.Admin.Listen, "version", version.String())
 	err := group.Wait()
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {

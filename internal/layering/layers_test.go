@@ -58,6 +58,7 @@ var layers = map[string]layer{
 	"internal/admin":           {[]string{"policy", "policy/limit", "usage", "internal/prices", "internal/store"}, "the API is the store's, for people; it must not need a running gateway"},
 	"internal/admin/admintest": {[]string{"policy", "usage", "internal/admin", "internal/loader", "internal/prices", "internal/store", "internal/postgres/pgtest", "plugins/host", "plugins/proxywasm"}, "it serves tests"},
 	"internal/apply":           {[]string{"policy/budget", "internal/admin"}, "it compares files with what the API says, as any other client could"},
+	"internal/authority":       {nil, "it serves tests"},
 	"internal/child":           {nil, "it runs processes, whichever they are"},
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {
@@ -97,7 +98,7 @@ var layers = map[string]layer{
 }
 
 // onlyForTests are packages that no program may contain.
-var onlyForTests = []string{"internal/admin/admintest", "internal/postgres/pgtest", "internal/repo", "internal/sdks", "plugins/wasmtest", "test/rig"}
+var onlyForTests = []string{"internal/admin/admintest", "internal/authority", "internal/postgres/pgtest", "internal/repo", "internal/sdks", "plugins/wasmtest", "test/rig"}
 
 func TestDependenciesPointToPolicy(t *testing.T) {
 	t.Parallel()

@@ -5,8 +5,6 @@ package e2e
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,22 +19,17 @@ import (
 	"time"
 
 	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/test/rig"
 )
 
-// edgeCertificate writes a certificate of this authority and its key to where the gateway is told that they are.
-func (a *authority) edgeCertificate(t *testing.T, dir, name string) {
+// edgeCertificate writes a certificate and its key to where the gateway is told that they are.
+func edgeCertificate(t *testing.T, a *authority.Authority, dir, name string) {
 	t.Helper()
-	pair := a.certificate(t, name)
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		"tls.crt": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+	chain, key := a.Sign(t, name)
+	for file, b := range map[string][]byte{"tls.crt": chain, "tls.key": key} {
+		if err := os.WriteFile(filepath.Join(dir, file), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,15 +37,14 @@ func (a *authority) edgeCertificate(t *testing.T, dir, name string) {
 
 // A new certificate is taken up without a restart: new connections have it, a stream that runs goes on, and one that does not fit changes nothing.
 func TestClientsSpeakTLSWithTheCertificateOfTheDay(t *testing.T) {
-	ca, dir := newAuthority(t), t.TempDir()
-	ca.edgeCertificate(t, dir, "one.example")
+	ca, dir := authority.New(t), t.TempDir()
+	edgeCertificate(t, ca, dir, "one.example")
 	w := newWorld(t, rig.Options{
 		Production: true, Gateway: fmt.Sprintf("tls: {cert: %q, key: %q}", filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")),
 	})
 	gate := w.gated(t)
 	secure := "https" + strings.TrimPrefix(w.URL, "http")
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.cert)
+	roots := ca.Pool()
 	client := func(name string, versions ...string) *http.Client {
 		c := &http.Client{Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name, NextProtos: versions}, ForceAttemptHTTP2: len(versions) == 0,
@@ -90,7 +82,7 @@ func TestClientsSpeakTLSWithTheCertificateOfTheDay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca.edgeCertificate(t, dir, "two.example")
+	edgeCertificate(t, ca, dir, "two.example")
 	w.Eventually("the other certificate is served", func() error {
 		resp, err := ask(client("two.example"), hello)
 		if err != nil {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/repo"
 	"github.com/weir-proxy/weir/internal/sdks"
 	"github.com/weir-proxy/weir/test/rig"
@@ -23,16 +23,14 @@ import (
 // A client of HTTP/3 gets an answer, a stream and a refusal, as others do, and each exchange is a row; whoever comes by TCP is told of it.
 func TestClientsSpeakHTTP3(t *testing.T) {
 	python, site := sdks.Python(t)
-	ca, dir := newAuthority(t), t.TempDir()
-	ca.edgeCertificate(t, dir, "one.example")
+	ca, dir := authority.New(t), t.TempDir()
+	edgeCertificate(t, ca, dir, "one.example")
 	w := newWorld(t, rig.Options{
 		Production: true, Gateway: fmt.Sprintf("tls: {cert: %q, key: %q, http3: true}", filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")),
 	})
 	port := w.URL[strings.LastIndexByte(w.URL, ':')+1:]
 
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.cert)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "one.example"}}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), ServerName: "one.example"}}}
 	t.Cleanup(client.CloseIdleConnections)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https"+strings.TrimPrefix(w.URL, "http")+"/v1/chat/completions", strings.NewReader(hello))
 	if err != nil {
@@ -44,7 +42,7 @@ func TestClientsSpeakHTTP3(t *testing.T) {
 	}
 
 	stream := strings.Replace(hello, `"model"`, `"stream":true,"model"`, 1)
-	cmd := exec.CommandContext(t.Context(), python, filepath.Join(repo.Root(t), "test", "e2e", "sdk", "http3.py"), port, "one.example", ca.file, w.key,
+	cmd := exec.CommandContext(t.Context(), python, filepath.Join(repo.Root(t), "test", "e2e", "sdk", "http3.py"), port, "one.example", fileOf(t, ca), w.key,
 		hello, stream, strings.Replace(hello, "gpt-4o-mini", "no-such-model", 1))
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+site)
 	var stderr bytes.Buffer

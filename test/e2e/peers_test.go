@@ -4,24 +4,18 @@ package e2e
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/weir-proxy/weir/envoy"
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/test/rig"
 )
 
@@ -31,15 +25,11 @@ type peerFiles struct{ dir string }
 func (f peerFiles) path(name string) string { return filepath.Join(f.dir, name) }
 
 // write puts certificates of an authority there, each by renaming.
-func (f peerFiles) write(t *testing.T, a *authority) {
+func (f peerFiles) write(t *testing.T, a *authority.Authority) {
 	t.Helper()
-	trust, err := os.ReadFile(a.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content := map[string][]byte{"ca.crt": trust}
+	content := map[string][]byte{"ca.crt": a.PEM}
 	for _, who := range []string{"processor", "envoy"} {
-		content[who+".crt"], content[who+".key"] = a.peer(t)
+		content[who+".crt"], content[who+".key"] = a.Sign(t, "127.0.0.1")
 	}
 	for _, name := range []string{"processor.key", "processor.crt", "envoy.key", "envoy.crt", "ca.crt"} {
 		if err := os.WriteFile(f.path("new"), content[name], 0o600); err != nil {
@@ -51,37 +41,10 @@ func (f peerFiles) write(t *testing.T, a *authority) {
 	}
 }
 
-// peer makes a certificate for 127.0.0.1, for either side of a connection, and its key.
-func (a *authority) peer(t *testing.T) (chain, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(3), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, &k.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-}
-
 // shakes reports whether the processor takes a connection with a certificate of an authority, which must be the one of the processor's, too.
-func (a *authority) shakes(t *testing.T, address string) error {
+func shakes(t *testing.T, a *authority.Authority, address string) error {
 	t.Helper()
-	chain, key := a.peer(t)
-	pair, err := tls.X509KeyPair(chain, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &tls.Config{RootCAs: x509.NewCertPool(), NextProtos: []string{"h2"}, Certificates: []tls.Certificate{pair}}
-	c.RootCAs.AddCert(a.cert)
+	c := &tls.Config{RootCAs: a.Pool(), NextProtos: []string{"h2"}, Certificates: []tls.Certificate{a.Pair(t, "127.0.0.1")}}
 	conn, err := tls.Dial("tcp", address, c)
 	if err != nil {
 		return err
@@ -96,7 +59,7 @@ func (a *authority) shakes(t *testing.T, address string) error {
 
 // An Envoy on another machine is served by its certificate alone. Both sides take up new certificates, and nothing is cut for that.
 func TestEnvoysOfOtherMachinesAreKnownByTheirCertificates(t *testing.T) {
-	f, before, after := peerFiles{t.TempDir()}, newAuthority(t), newAuthority(t)
+	f, before, after := peerFiles{t.TempDir()}, authority.New(t), authority.New(t)
 	f.write(t, before)
 	w := newRemoteWorld(t, rig.Options{Peers: rig.Peers{
 		Cert: f.path("processor.crt"), Key: f.path("processor.key"), ClientCA: f.path("ca.crt"),
@@ -111,8 +74,8 @@ func TestEnvoysOfOtherMachinesAreKnownByTheirCertificates(t *testing.T) {
 	const ways = "cluster.weir-processor.upstream_cx_destroy_remote"
 	end, cut, connects := w.streams(t, 5), w.Stat(ways), w.Stat("control_plane.connected_state")
 	f.write(t, after)
-	w.Eventually("the processor has the new files", func() error { return after.shakes(t, w.Far()) })
-	if err := before.shakes(t, w.Far()); err == nil {
+	w.Eventually("the processor has the new files", func() error { return shakes(t, after, w.Far()) })
+	if err := shakes(t, before, w.Far()); err == nil {
 		t.Error("who is not trusted any more is served")
 	}
 	for _, id := range end() {
@@ -143,7 +106,7 @@ func (w *world) strangersAreRefused(t *testing.T, trust string) {
 		return n
 	}
 	stranger, known := peerFiles{t.TempDir()}, count()
-	stranger.write(t, newAuthority(t))
+	stranger.write(t, authority.New(t))
 	admin := w.LaunchStranger("stranger", envoy.ProcessorTLS{
 		CA: trust, Cert: stranger.path("envoy.crt"), Key: stranger.path("envoy.key"),
 	})

@@ -3,14 +3,7 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,8 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/fake"
 	"github.com/weir-proxy/weir/internal/store"
 	"github.com/weir-proxy/weir/test/rig"
@@ -27,14 +20,14 @@ import (
 
 // Providers are reached by TLS with their name in the handshake, by HTTP/2 where they speak it, and only if their certificate is theirs.
 func TestProvidersAreReachedByTLSAndVerified(t *testing.T) {
-	ca := newAuthority(t)
-	r := rig.Start(t, rig.Options{Production: true, Envoy: "ca_file: " + ca.file})
+	ca := authority.New(t)
+	r := rig.Start(t, rig.Options{Production: true, Envoy: "ca_file: " + fileOf(t, ca)})
 	name := make(chan string, 10)
-	serve := func(certName string, http2 bool, a *authority) (*fake.Provider, string) {
+	serve := func(certName string, http2 bool, a *authority.Authority) (*fake.Provider, string) {
 		p := fake.New(fake.Options{KeepHeaders: true})
 		s := httptest.NewUnstartedServer(p)
 		s.EnableHTTP2 = http2
-		cert := a.certificate(t, certName)
+		cert := a.Pair(t, certName)
 		s.TLS = &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name <- h.ServerName
 			return &cert, nil
@@ -50,7 +43,7 @@ func TestProvidersAreReachedByTLSAndVerified(t *testing.T) {
 	two, urlTwo := serve("localhost", true, ca)
 	one, urlOne := serve("localhost", false, ca)
 	_, urlOther := serve("other.example.com", true, ca)
-	_, urlStranger := serve("localhost", true, newAuthority(t))
+	_, urlStranger := serve("localhost", true, authority.New(t))
 	for model, url := range map[string]string{"two": urlTwo, "one": urlOne, "other": urlOther, "stranger": urlStranger} {
 		r.Channel(store.NewChannel{Name: model, Provider: "openai", BaseURL: url, Models: rig.Models(model)})
 	}
@@ -85,50 +78,12 @@ func TestProvidersAreReachedByTLSAndVerified(t *testing.T) {
 	}
 }
 
-// authority is a certificate authority that only this test trusts.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T) *authority {
+// fileOf writes the certificate of an authority, for programs that trust what is in a file.
+func fileOf(t *testing.T, a *authority.Authority) string {
 	t.Helper()
-	a := &authority{file: filepath.Join(t.TempDir(), "ca.pem")}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Weir test"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	var err error
-	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, a.PEM, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(a.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-func (a *authority) certificate(t *testing.T, name string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return file
 }

@@ -183,17 +183,66 @@ var strict = base64.RawURLEncoding.Strict()
 
 // ParseTicket decodes what [Ticket.String] made.
 func ParseTicket(s string) (*Ticket, error) {
-	var stack [256]byte // room for nearly every ticket, without an allocation
-	b, err := strict.AppendDecode(stack[:0], []byte(s))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTicket, err)
+	t := &Ticket{}
+	if err := t.parse(s, nil); err != nil {
+		return nil, err
 	}
-	r := ticketReader{b: b}
+	return t, nil
+}
+
+// TicketReader reads tickets one after the other, for less than [ParseTicket] takes. The zero value is ready for use, by one goroutine.
+type TicketReader struct {
+	ticket Ticket
+	names  names
+}
+
+// Read is [ParseTicket], but that the next call overwrites the ticket and its Choices. Everything else of it may be kept, and models of one name share
+// its memory.
+func (r *TicketReader) Read(s string) (*Ticket, error) {
+	if r.names == nil {
+		r.names = make(names)
+	}
+	if err := r.ticket.parse(s, r.names); err != nil {
+		return nil, err
+	}
+	return &r.ticket, nil
+}
+
+// names are those of models that were read before.
+type names map[string]string
+
+// maxNames bounds them: clients can invent names, of up to maxTicketString bytes.
+const maxNames = 1000
+
+// of returns the name in b.
+func (n names) of(b []byte) string {
+	if n == nil {
+		return string(b)
+	}
+	if s, ok := n[string(b)]; ok {
+		return s
+	}
+	if len(n) >= maxNames {
+		clear(n)
+	}
+	s := string(b)
+	n[s] = s
+	return s
+}
+
+// parse sets the whole ticket to what s says. Its Choices use their memory again. With an error it is of no use.
+func (t *Ticket) parse(s string, known names) error {
+	var from, to [256]byte // room for nearly every ticket, without an allocation
+	b, err := strict.AppendDecode(to[:0], append(from[:0], s...))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTicket, err)
+	}
+	r := ticketReader{b: b, names: known}
 	version := r.byte()
 	if version != ticketVersion && version != ticketPriced {
-		return nil, fmt.Errorf("%w: version %d", ErrTicket, version)
+		return fmt.Errorf("%w: version %d", ErrTicket, version)
 	}
-	t := &Ticket{}
+	*t = Ticket{Choices: t.Choices[:0]}
 	copy(t.Exchange[:], r.bytes(len(t.Exchange)))
 	t.Tenant = TenantID(r.id())
 	t.Key = KeyID(r.id())
@@ -204,23 +253,24 @@ func ParseTicket(s string) (*Ticket, error) {
 	}
 	flags := r.uvarint()
 	t.Stream = flags&ticketStream != 0
-	t.Model = r.string()
-	t.Choices = r.choices(t.Model, flags)
+	t.Model = r.name()
+	t.Choices = r.choices(t.Choices, t.Model, flags)
 	if version == ticketPriced {
 		t.Price, t.Service = r.id(), Service(r.byte())
 		r.failed = r.failed || t.Price == 0 || t.Service >= services
 	}
 	r.rest(t)
 	if r.failed || len(r.b) != 0 || flags>>partialShift(len(t.Choices)) != 0 {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
+		return fmt.Errorf("%w: %d bytes", ErrTicket, len(b))
 	}
-	return t, nil
+	return nil
 }
 
 // ticketReader reads the fields of a ticket; after the first that does not fit, failed is set and all further ones are zero.
 type ticketReader struct {
 	b      []byte
 	failed bool
+	names  names // of models; nil: each has its own memory
 }
 
 func (r *ticketReader) bytes(n int) []byte {
@@ -259,15 +309,14 @@ func (r *ticketReader) id() int64 {
 	return int64(v)
 }
 
-// choices reads the channels of a ticket with the model and flags.
-func (r *ticketReader) choices(model string, flags uint64) []Choice {
+// choices reads the channels of a ticket with the model and flags, into memory that may be used again.
+func (r *ticketReader) choices(choices []Choice, model string, flags uint64) []Choice {
 	n := r.uvarint()
 	if n > maxChoices {
 		r.failed = true
 	}
-	var choices []Choice
 	for i := uint64(0); i < n && !r.failed; i++ {
-		c := Choice{Channel: ChannelID(r.id()), Upstream: r.string()}
+		c := Choice{Channel: ChannelID(r.id()), Upstream: r.name()}
 		if c.Upstream == "" {
 			c.Upstream = model
 		}
@@ -298,11 +347,22 @@ func (r *ticketReader) tags() []Tag {
 	return tags
 }
 
-func (r *ticketReader) string() string {
+func (r *ticketReader) string() string { return string(r.text()) }
+
+// name reads the name of a model.
+func (r *ticketReader) name() string {
+	b := r.text()
+	if len(b) == 0 {
+		return ""
+	}
+	return r.names.of(b)
+}
+
+func (r *ticketReader) text() []byte {
 	n := r.uvarint()
 	if n > maxTicketString {
 		r.failed = true
-		return ""
+		return nil
 	}
-	return string(r.bytes(int(n)))
+	return r.bytes(int(n))
 }

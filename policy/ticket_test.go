@@ -7,11 +7,13 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 )
 
@@ -177,6 +179,56 @@ func TestTagsBeyondTheLimitsAreLeftOut(t *testing.T) {
 	}
 	if len(got.Tags) != MaxTags || got.Tags[0] != (Tag{"good", "one"}) {
 		t.Errorf("%d tags, the first %v", len(got.Tags), got.Tags[0])
+	}
+}
+
+// TestTicketsReadOneByOneAreAsTheyWere: what a reader returns is what ParseTicket does, and what may be kept of a ticket stays as it is.
+func TestTicketsReadOneByOneAreAsTheyWere(t *testing.T) {
+	var r TicketReader
+	var kept, want []Ticket
+	for range 3 {
+		for name, ticket := range testTickets() {
+			got, err := r.Read(ticket.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := ParseTicket(ticket.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(*got, *parsed, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s (-reader +ParseTicket):\n%s", name, diff)
+			}
+			kept, want = append(kept, *got), append(want, *parsed)
+			if _, err := r.Read(ticket.String() + "!"); !errors.Is(err, ErrTicket) {
+				t.Errorf("%s with more behind it: %v", name, err)
+			}
+		}
+	}
+	for i := range want {
+		kept[i].Choices, want[i].Choices = nil, nil
+	}
+	if diff := cmp.Diff(kept, want); diff != "" {
+		t.Errorf("kept (-got +want):\n%s", diff)
+	}
+}
+
+// TestReaderKeepsFewNames: clients invent names of models.
+func TestReaderKeepsFewNames(t *testing.T) {
+	var r TicketReader
+	for i := range 3 * maxNames {
+		want := "model-" + strconv.Itoa(i)
+		got, err := r.Read((&Ticket{Model: want, Operation: OpChat}).String())
+		if err != nil || got.Model != want {
+			t.Fatalf("%q, %v", got.Model, err)
+		}
+	}
+	if len(r.names) > maxNames {
+		t.Errorf("%d names are kept", len(r.names))
+	}
+	s := (&Ticket{Model: "gpt-4o", Operation: OpChat, Choices: []Choice{{Channel: 1, Upstream: "gpt-4o-2026"}}}).String()
+	if n := testing.AllocsPerRun(100, func() { _, _ = r.Read(s) }); n > 0 {
+		t.Errorf("a ticket takes %v allocations", n)
 	}
 }
 

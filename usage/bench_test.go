@@ -3,6 +3,7 @@
 package usage
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -72,6 +73,43 @@ func BenchmarkLineToRecord(b *testing.B) {
 	}
 }
 
+// free is a book that costs nothing.
+type free struct{ rows int }
+
+func (*free) Position(context.Context, uuid.UUID) (int64, error) { return 0, nil }
+
+func (f *free) Post(_ context.Context, b Batch) error {
+	f.rows += len(b.Records)
+	return nil
+}
+
+// shipAll ships a directory once, from its beginning.
+func (h *harness) shipAll(ctx context.Context) (rows int) {
+	h.Helper()
+	book := &free{}
+	s := NewShipper(Options{Dir: h.dir, Book: book})
+	s.draining = true
+	for s.step(ctx, h.now) {
+	}
+	if err := s.close(); err != nil || !s.Drained() {
+		h.Fatal(err, "not drained")
+	}
+	return book.rows
+}
+
+// TestLinesCostNoMemoryEach: a line becomes a record without an allocation of its own.
+func TestLinesCostNoMemoryEach(t *testing.T) {
+	h := &harness{TB: t, dir: t.TempDir()}
+	allocations := func(rows int) float64 {
+		h.write(ActiveLog, strings.Repeat(string(benchmarkLine())+"\n", rows))
+		return testing.AllocsPerRun(3, func() { h.shipAll(t.Context()) })
+	}
+	few := allocations(1000)
+	if many := allocations(20_000); many > few+100 { // for larger batches
+		t.Errorf("1,000 lines take %v allocations, 21,000 take %v", few, many)
+	}
+}
+
 // BenchmarkShip measures the whole way from a file to a book that costs nothing.
 func BenchmarkShip(b *testing.B) {
 	const rows = 20_000
@@ -79,13 +117,8 @@ func BenchmarkShip(b *testing.B) {
 	h.write(ActiveLog, strings.Repeat(string(benchmarkLine())+"\n", rows))
 	b.ReportAllocs()
 	for b.Loop() {
-		book := newLedger()
-		s := NewShipper(Options{Dir: h.dir, Book: book})
-		s.draining = true
-		for s.step(b.Context(), h.now) {
-		}
-		if err := s.close(); err != nil || !s.Drained() {
-			b.Fatal(err, "not drained")
+		if got := h.shipAll(b.Context()); got != rows {
+			b.Fatalf("%d rows", got)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*rows), "ns/row")

@@ -36,32 +36,55 @@ type counts struct {
 }
 
 func (c *counts) member(p *scanner, key string) {
+	if v := c.at(key); v != nil {
+		tokenCount(p, v)
+	} else if d := c.partsAt(key); d != nil {
+		d.read(p)
+	} else {
+		p.skip()
+	}
+	c.noted(key)
+}
+
+// at returns where the count with a key belongs; nil for a key that has none.
+func (c *counts) at(key string) *int64 {
 	switch key {
 	case "prompt_tokens":
-		tokenCount(p, &c.input)
-		c.openAI = c.input >= 0
+		return &c.input
 	case "input_tokens":
-		if c.openAI {
-			p.skip() // gateways that translate write both
-			return
+		if c.openAI { // gateways that translate write both
+			return nil
 		}
-		tokenCount(p, &c.input)
+		return &c.input
 	case "completion_tokens", "output_tokens":
-		tokenCount(p, &c.output)
+		return &c.output
 	case "total_tokens":
-		tokenCount(p, &c.total)
+		return &c.total
 	case "cache_read_input_tokens":
-		tokenCount(p, &c.read)
+		return &c.read
 	case "cache_creation_input_tokens":
-		tokenCount(p, &c.written)
+		return &c.written
 	case "prompt_cache_hit_tokens":
-		tokenCount(p, &c.hit)
+		return &c.hit
+	}
+	return nil
+}
+
+// partsAt returns where the object of details with a key belongs; nil for a key that has none.
+func (c *counts) partsAt(key string) *parts {
+	switch key {
 	case "prompt_tokens_details", "input_tokens_details":
-		c.ofInput.read(p)
+		return &c.ofInput
 	case "completion_tokens_details", "output_tokens_details":
-		c.ofOutput.read(p)
-	default:
-		p.skip()
+		return &c.ofOutput
+	}
+	return nil
+}
+
+// noted is to be called behind each member.
+func (c *counts) noted(key string) {
+	if key == "prompt_tokens" {
+		c.openAI = c.input >= 0
 	}
 }
 
@@ -74,21 +97,29 @@ func (d *parts) read(p *scanner) {
 		return
 	}
 	p.object(func(key string) {
-		switch key {
-		case "cached_tokens":
-			tokenCount(p, &d.cached)
-		case "cache_write_tokens", "cache_creation_tokens":
-			tokenCount(p, &d.written)
-		case "reasoning_tokens":
-			tokenCount(p, &d.reasoning)
-		case "audio_tokens":
-			tokenCount(p, &d.audio)
-		case "image_tokens":
-			tokenCount(p, &d.image)
-		default:
+		if v := d.at(key); v != nil {
+			tokenCount(p, v)
+		} else {
 			p.skip()
 		}
 	})
+}
+
+// at returns where the count with a key belongs; nil for a key that has none.
+func (d *parts) at(key string) *int64 {
+	switch key {
+	case "cached_tokens":
+		return &d.cached
+	case "cache_write_tokens", "cache_creation_tokens":
+		return &d.written
+	case "reasoning_tokens":
+		return &d.reasoning
+	case "audio_tokens":
+		return &d.audio
+	case "image_tokens":
+		return &d.image
+	}
+	return nil
 }
 
 // tokenCount reads a count into v. A null leaves it as it is.

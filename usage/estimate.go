@@ -35,7 +35,9 @@ const (
 // for each model, operation and way of answering apart; the averages are lost at a restart. It may be used by many goroutines at once.
 type Estimator struct {
 	mu      sync.Mutex
-	learned map[estimateKey]averages
+	learned map[estimateKey]*averages
+	last    estimateKey // the one that was learned of last
+	recent  *averages   // its averages; nil: there is none
 }
 
 type estimateKey struct {
@@ -52,7 +54,7 @@ type averages struct {
 
 // NewEstimator returns an Estimator that has learned nothing.
 func NewEstimator() *Estimator {
-	return &Estimator{learned: make(map[estimateKey]averages)}
+	return &Estimator{learned: make(map[estimateKey]*averages)}
 }
 
 func keyOf(r *Record) estimateKey {
@@ -66,14 +68,7 @@ func (e *Estimator) Learn(r *Record) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	key := keyOf(r)
-	ratio, known := e.learned[key]
-	if !known && len(e.learned) >= maxLearned {
-		for old := range e.learned { // any one
-			delete(e.learned, old)
-			break
-		}
-	}
+	ratio := e.learningLocked(keyOf(r))
 	ratio.input = average(ratio.input, r.RequestBytes, r.Input, within{least: leastBytes, most: mostInputBytes})
 	output := within{least: leastBytes, most: mostOutputBytes}
 	if r.Stream {
@@ -81,7 +76,26 @@ func (e *Estimator) Learn(r *Record) {
 	}
 	ratio.output = average(ratio.output, r.ResponseBytes, r.Output, output)
 	ratio.tokens = moved(ratio.tokens, float64(min(r.Output, maxEstimate)+1))
-	e.learned[key] = ratio
+}
+
+// learningLocked returns the averages of a key, which are there from then on. Records of one key often come one behind the other.
+func (e *Estimator) learningLocked(key estimateKey) *averages {
+	if e.recent != nil && e.last == key {
+		return e.recent
+	}
+	ratio := e.learned[key]
+	if ratio == nil {
+		if len(e.learned) >= maxLearned {
+			for old := range e.learned { // any one
+				delete(e.learned, old)
+				break
+			}
+		}
+		ratio = new(averages)
+		e.learned[key] = ratio
+	}
+	e.last, e.recent = key, ratio
+	return ratio
 }
 
 // within bounds what one record can teach. One client's exchanges teach what another's are billed for, so that nobody must be able to make tokens as cheap or as dear as he
@@ -113,7 +127,10 @@ func moved(old, value float64) float64 {
 func (e *Estimator) of(r *Record) averages {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.learned[keyOf(r)]
+	if known := e.learned[keyOf(r)]; known != nil {
+		return *known
+	}
+	return averages{}
 }
 
 // Input returns how many tokens the request of r probably had.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/weir-proxy/weir/policy"
 )
@@ -64,7 +65,7 @@ func inspectLine(l physicalLine, guess *Estimator, each func(Piece) error) (err 
 		emit(Piece{From: l.start, To: l.at, Err: fmt.Errorf("%w: longer than %d bytes", ErrLine, maxLine)})
 	}
 	at := l.at
-	splitLine(l.text, new(Line),
+	splitLine(strings.Clone(l.text), new(Line), // what is handed out may be kept
 		func(found *Line, end int) {
 			line := new(*found)
 			p := Piece{From: at, To: l.at + int64(end), Line: line}

@@ -142,10 +142,16 @@ func (l *Line) member(p *scanner, key string) {
 	}
 }
 
+// The largest numbers that are read.
+const (
+	maxSmall  = 1<<31 - 1
+	maxMillis = (1<<63 - 1) / int64(time.Millisecond)
+)
+
 // small reads a number that fits an int everywhere, and Postgres's integer.
 func small(p *scanner) int {
 	v, _ := p.count()
-	if v > 1<<31-1 {
+	if v > maxSmall {
 		p.fail("number out of range")
 		return 0
 	}
@@ -154,7 +160,7 @@ func small(p *scanner) int {
 
 func millis(p *scanner) (time.Duration, bool) {
 	v, known := p.count()
-	if v > int64(1<<63-1)/int64(time.Millisecond) {
+	if v > maxMillis {
 		p.fail("number out of range")
 		return 0, false
 	}

@@ -26,13 +26,14 @@ type physicalLine struct {
 	end   int64 // offset behind the newline
 }
 
-// lineReader hands out the lines of a file that is still being written to. It reads in chunks and holds one line and one chunk at most. Lines
-// share memory with the chunk that they came in: whoever keeps a piece of one keeps the chunk.
+// lineReader hands out the lines of a file that is still being written to. It reads in chunks and holds one line and one chunk at most. The
+// text of a line is there until the next one is asked for: the memory is used again.
 type lineReader struct {
 	src     io.ReaderAt
 	start   int64  // offset of the first line not handed out
 	off     int64  // offset of buf[0]; greater than start in a line that is too long
-	buf     []byte // read and not handed out; the array is only ever written to behind it, so that lines may share it
+	buf     []byte // read and not handed out
+	room    []byte // whose end buf is, or was
 	scanned int    // so many bytes of buf hold no newline
 	limit   int64  // the file's size, as far as it is to be read
 	ended   bool   // there was no further line up to limit
@@ -62,7 +63,7 @@ func (r *lineReader) next() (l physicalLine, ok bool, err error) {
 		}
 		if n == 0 {
 			if len(r.buf) == 0 {
-				r.buf = nil // most logs of a directory are never written to again
+				r.buf, r.room = nil, nil // most logs of a directory are never written to again
 			}
 			r.ended = true
 			return physicalLine{}, false, nil
@@ -92,9 +93,10 @@ func (r *lineReader) fill() (int, error) {
 		return 0, nil
 	}
 	if cap(r.buf)-len(r.buf) < want {
-		grown := make([]byte, len(r.buf), len(r.buf)+want)
-		copy(grown, r.buf)
-		r.buf = grown
+		if len(r.room) < len(r.buf)+want {
+			r.room = make([]byte, len(r.buf)+want)
+		}
+		r.buf = r.room[:copy(r.room, r.buf)]
 	}
 	n, err := r.src.ReadAt(r.buf[len(r.buf):len(r.buf)+want], r.read())
 	r.buf = r.buf[:len(r.buf)+n]
@@ -115,5 +117,5 @@ func (r *lineReader) read() int64 { return r.off + int64(len(r.buf)) }
 
 // seek goes to the beginning of another line.
 func (r *lineReader) seek(offset int64) {
-	r.start, r.off, r.buf, r.scanned, r.ended = offset, offset, nil, 0, false
+	r.start, r.off, r.buf, r.scanned, r.ended = offset, offset, r.room[:0], 0, false
 }

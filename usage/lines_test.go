@@ -22,6 +22,7 @@ func readLines(t *testing.T, r *lineReader) (lines []physicalLine) {
 		if !ok {
 			return lines
 		}
+		l.text = strings.Clone(l.text)
 		lines = append(lines, l)
 	}
 }

@@ -86,10 +86,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // posted counts a batch that the book took.
 func (m *metrics) posted(records []Record) {
 	m.batchRows.Observe(float64(len(records)))
+	estimated, before := 0, 0 // rows before this one that were counted
 	for i := range records {
-		m.rows.WithLabelValues(string(records[i].Status)).Inc()
 		if records[i].Estimated {
-			m.estimated.Inc()
+			estimated++
+		}
+		if i+1 == len(records) || records[i+1].Status != records[i].Status { // most end in the same way
+			m.rows.WithLabelValues(string(records[i].Status)).Add(float64(i + 1 - before))
+			before = i + 1
 		}
 	}
+	m.estimated.Add(float64(estimated))
 }

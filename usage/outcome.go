@@ -35,22 +35,32 @@ func tagsOf(l *Line, t *policy.Ticket) []policy.Tag {
 //
 // What the channel counted is billed as counted; of an estimate, as much as the ticket says. An exact record teaches e.
 func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
+	var r Record
+	var c counted
+	c.tokens, c.ok = ParseCounts(l.Usage)
+	r.of(l, &c, t, e)
+	return r
+}
+
+// of is NewRecord for a line whose usage was read already.
+func (r *Record) of(l *Line, c *counted, t *policy.Ticket, e *Estimator) {
 	end := judge(l)
-	r := Record{
+	*r = Record{
 		Exchange: t.Exchange, Time: t.Time(), Tenant: t.Tenant, Key: t.Key,
 		Model: storable(t.Model), Operation: t.Operation, Stream: t.Stream,
 		HTTPStatus: l.Status, Attempts: l.Attempts,
 		RequestBytes: l.RequestBytes, ResponseBytes: l.ResponseBytes,
 		FirstByte: l.FirstByte, Duration: l.Duration, Tags: tagsOf(l, t), Service: t.Service, Cost: Cost{PriceVersion: t.Price},
-		Charges: t.Charges, Trace: strings.Clone(l.Trace), // the line is longer than what is kept of it
+		Charges: t.Charges, Trace: strings.Clone(l.Trace), // the memory of the line is used again
 	}
 	if end.sent {
 		r.Channel = ChannelOf(l.Cluster)
 		r.UpstreamModel = storable(t.Upstream(r.Channel))
 	}
-	counted := false
-	if success(l.Status) || l.Details != viaUpstream { // the tap looks at good answers alone: one that is there took the client's status from elsewhere
-		r.Tokens, counted = ParseCounts(l.Usage)
+	// The tap looks at good answers alone: one that is there took the client's status from elsewhere.
+	counted := c.ok && (success(l.Status) || l.Details != viaUpstream)
+	if counted {
+		r.Tokens = c.tokens
 	}
 	mayBeForged := counted && t.Operation == policy.OpResponses && end.cause != causeNone
 	r.Status = end.status(l.Status, t.Stream && counted && !mayBeForged)
@@ -59,22 +69,21 @@ func NewRecord(l *Line, t *policy.Ticket, e *Estimator) Record {
 		r.doubt(e)
 	case counted && l.Details == withheld: // the bytes are not those of the answer
 	case counted:
-		e.Learn(&r)
+		e.Learn(r)
 	case r.Channel == 0:
 	case success(l.Status):
 		r.Estimated = true
-		r.Input, r.Output = e.Input(&r), e.Output(&r)
+		r.Input, r.Output = e.Input(r), e.Output(r)
 	case l.Details == withheld:
 		r.Estimated = true
-		if r.Input = e.Input(&r); !r.Stream {
-			r.Output = e.MeanOutput(&r)
+		if r.Input = e.Input(r); !r.Stream {
+			r.Output = e.MeanOutput(r)
 		}
 	case r.Status == StatusClientClosed:
 		r.Estimated = true
-		r.Input = e.Input(&r)
+		r.Input = e.Input(r)
 	}
 	r.bill(t.Partial(r.Channel))
-	return r
 }
 
 // doubt takes the count of an answer that did not reach its end for no more than an estimate's equal. Providers of Responses repeat JSON of the client's in
@@ -205,7 +214,7 @@ type Attempt struct {
 func NewAttempt(l *Line, exchange uuid.UUID, now time.Time) Attempt {
 	m := meanings(l.Flags)
 	return Attempt{
-		Exchange: exchange, Channel: ChannelOf(l.Cluster), Number: l.Attempts, Status: l.Status, Flags: l.Flags,
+		Exchange: exchange, Channel: ChannelOf(l.Cluster), Number: l.Attempts, Status: l.Status, Flags: strings.Clone(l.Flags),
 		Unreached: m.unsent || m.unconnected, RetryAfter: retryAfter(l.RetryAfter, now), Duration: l.Duration,
 	}
 }

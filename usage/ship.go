@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-proxy/weir/policy"
 )
 
 // Options say how a [Shipper] works. Zero values mean the defaults; only Dir and Book have none.
@@ -111,6 +113,8 @@ type Shipper struct {
 	found    Line              // the line that is being taken in
 	peeking  bool              // only to tell of it
 	spare    []Record          // room for the next batch
+	tickets  policy.TicketReader
+	peeked   Record // of the line, if it is only to be told of
 	draining bool
 	blind    bool    // the last look did not see everything
 	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer

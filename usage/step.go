@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"github.com/weir-proxy/weir/policy"
 )
 
 // step looks at the directory once and gives every log a turn, in which it may fill and post one batch. It reports whether some log has
@@ -310,23 +308,32 @@ func (s *Shipper) line(f *logFile, l physicalLine, now time.Time) {
 	if l.at > l.start {
 		s.bad(f, l.start, l.at, fmt.Errorf("%w: longer than %d bytes", ErrLine, maxLine))
 	}
+	good := func(line *Line, c *counted, at int64) {
+		if err := s.take(f, line, c, at, now); err != nil {
+			s.bad(f, l.start, at, err)
+		}
+	}
+	var c counted
+	if quickLine(l.text, &s.found, &c) {
+		good(&s.found, &c, l.end)
+		return
+	}
 	splitLine(l.text, &s.found,
 		func(line *Line, end int) {
 			at := l.at + int64(end)
 			if end == len(l.text) {
 				at = l.end
 			}
-			if err := s.take(f, line, at, now); err != nil {
-				s.bad(f, l.start, at, err)
-			}
+			c.tokens, c.ok = ParseCounts(line.Usage)
+			good(line, &c, at)
 		},
 		func(from, to int, err error) { s.bad(f, l.at+int64(from), l.at+int64(to), err) })
 }
 
-// take takes in one line that ends at the offset end.
-func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
+// take takes in one line that ends at the offset end, and whose usage says what c does.
+func (s *Shipper) take(f *logFile, l *Line, c *counted, end int64, now time.Time) error {
 	if l.Kind == KindExchange && !l.Final() {
-		if t, err := policy.ParseTicket(l.Ticket); err == nil {
+		if t, err := s.tickets.Read(l.Ticket); err == nil {
 			s.o.Intents.alive(t.Exchange)
 		}
 		return nil
@@ -342,20 +349,26 @@ func (s *Shipper) take(f *logFile, l *Line, end int64, now time.Time) error {
 		s.o.Intents.undelivered(l.Exchange)
 		return nil
 	}
-	t, err := policy.ParseTicket(l.Ticket)
+	t, err := s.tickets.Read(l.Ticket)
 	if err != nil {
 		return err
 	}
-	r := NewRecord(l, t, s.guess)
+	r := s.record(f)
+	r.of(l, c, t, s.guess)
 	r.Seq = end
 	if fresh {
-		s.o.Intents.finished(&r)
+		s.o.Intents.finished(r)
 	}
-	if s.peeking {
-		return nil
-	}
-	f.batch.Records = append(f.batch.Records, r)
 	return nil
+}
+
+// record returns where the record of a line goes: to the batch, unless it is only to be told of.
+func (s *Shipper) record(f *logFile) *Record {
+	if s.peeking {
+		return &s.peeked
+	}
+	f.batch.Records = append(f.batch.Records, Record{})
+	return &f.batch.Records[len(f.batch.Records)-1]
 }
 
 // attempt takes in the line of a failed attempt.

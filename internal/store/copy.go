@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,6 +48,7 @@ func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, groups []group)
 		rows += len(groups[i].rows)
 	}
 	from := newCopyReader(writer, groups, len(columns))
+	defer from.stop()
 	tag, err := tx.Conn().PgConn().CopyFrom(ctx, from, `copy weir.usage (`+strings.Join(columns, ", ")+`) from stdin (format binary)`)
 	if err == nil && tag.RowsAffected() != int64(rows) {
 		err = fmt.Errorf("postgres took %d", tag.RowsAffected()) // a trigger of somebody's
@@ -57,8 +59,9 @@ func copyUsage(ctx context.Context, tx pgx.Tx, writer uuid.UUID, groups []group)
 // copyChunk is how much is encoded at once: a large batch would be many megabytes as a whole.
 const copyChunk = 32 << 10
 
-// copyReader encodes rows as they are read.
+// copyReader encodes rows as they are read. It is read by a goroutine of pgx, which is not waited for when a connection breaks.
 type copyReader struct {
+	mu     sync.Mutex
 	writer uuid.UUID
 	fields uint16          // of a row
 	rows   []*usage.Record // of a group, not encoded yet
@@ -74,8 +77,17 @@ func newCopyReader(writer uuid.UUID, groups []group, fields int) *copyReader {
 	}
 }
 
+// stop returns when no row is being read, and from then on none is: they belong to the caller.
+func (c *copyReader) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rows, c.groups, c.ended = nil, nil, true
+}
+
 // Read implements io.Reader.
 func (c *copyReader) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.buf)-c.read < min(len(p), copyChunk) && !c.ended { // what is left goes to the front, so that the buffer does not grow
 		c.buf, c.read = c.buf[:copy(c.buf, c.buf[c.read:])], 0
 	}

@@ -43,6 +43,24 @@ func TestCopyIsReadInWhateverPieces(t *testing.T) {
 	}
 }
 
+// TestStoppedCopyReadsNoRow: when a connection breaks pgx may still be reading, and the rows are not ours any more.
+func TestStoppedCopyReadsNoRow(t *testing.T) {
+	rows := mixed(10_000)
+	c := newCopyReader(uuid.Max, arrange(each(rows)), len(usageColumns()))
+	ended := make(chan error)
+	go func() {
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	}()
+	c.stop()
+	for i := range rows { // the race detector would see it
+		rows[i].Model = "another"
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // encode does with rows all that is done here, and returns how many bytes go to Postgres.
 func encode(records []usage.Record) int64 {
 	rows := make([]*usage.Record, len(records))

@@ -61,6 +61,8 @@ type metrics struct {
 	mu     sync.Mutex
 	models map[string]bool
 	known  map[series]*sinks
+	last   series // the one that was asked for last
+	recent *sinks // its sinks; nil: none was
 }
 
 // instruments are those of OTLP; without it they are nil.
@@ -162,17 +164,24 @@ func (m *metrics) sinksOf(r *usage.Record, s server) *sinks {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := series{operation: operation(r.Operation), model: r.Model, upstream: r.UpstreamModel, failure: errorType(r), server: s}
-	if !m.models[key.model] {
-		if len(m.models) >= maxModels {
-			key.model, key.upstream = otherModel, otherModel
-		} else {
-			m.models[key.model] = true
-		}
+	if m.recent == nil || m.last != key { // exchanges of one series often end one behind the other
+		m.last, m.recent = key, m.sinksLocked(key)
 	}
+	return m.recent
+}
+
+func (m *metrics) sinksLocked(key series) *sinks {
 	if to, ok := m.known[key]; ok {
 		return to
 	}
-	labels := []string{key.operation, s.provider, key.model}
+	if !m.models[key.model] {
+		if len(m.models) < maxModels {
+			m.models[key.model] = true
+		} else if key.model, key.upstream = otherModel, otherModel; m.known[key] != nil {
+			return m.known[key]
+		}
+	}
+	labels := []string{key.operation, key.server.provider, key.model}
 	with := func(more ...string) []string { return append(slices.Clip(labels), more...) }
 	to := &sinks{
 		input: m.tokens.WithLabelValues(with("input")...), output: m.tokens.WithLabelValues(with("output")...),

@@ -21,7 +21,7 @@ type Options struct {
 	Dir  string // where Envoy writes its log
 	Book Book
 
-	Poll          time.Duration // how often to look for more; 100 ms
+	Poll          time.Duration // how often to look for more, unless nothing changes; 100 ms
 	BatchRows     int           // records in a batch at most; 50,000
 	BatchBytes    int64         // bytes of the log in a batch, or a little more; 64 MiB
 	BatchInterval time.Duration // how long a record waits for a batch to fill; 250 ms
@@ -107,20 +107,27 @@ type Shipper struct {
 	metrics *metrics
 	guess   *Estimator
 
-	files    []*logFile        // owned by Run
-	live     map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
-	warned   map[string]string // the last complaint about a path that cannot be opened
-	found    Line              // the line that is being taken in
-	peeking  bool              // only to tell of it
-	spare    []Record          // room for the next batch
-	tickets  policy.TicketReader
-	peeked   Record // of the line, if it is only to be told of
+	files  []*logFile        // owned by Run
+	live   map[string]bool   // the stems of logs of which the directory has the one that Envoy writes to
+	warned map[string]string // the last complaint about a path that cannot be opened
+	spare  []Record          // room for the next batch
+	intake
 	draining bool
 	blind    bool    // the last look did not see everything
 	checking backoff // spaces out reading positions that nobody waits for, while the book does not answer
 
 	logs    atomic.Pointer[[]Log]
 	drained atomic.Pointer[time.Time]
+}
+
+// intake is what lines are taken in with.
+type intake struct {
+	found   Line   // the one that is being taken in
+	peeking bool   // only to tell of it
+	peeked  Record // of it, then
+	tickets policy.TicketReader
+	stirred bool                              // the last look found something new
+	watch   func(dir string) (*wakeup, error) // tells of changes
 }
 
 // Log is the state of a log that a [Shipper] follows.
@@ -141,7 +148,7 @@ func NewShipper(o Options) *Shipper {
 	o.setDefaults()
 	return &Shipper{
 		o: o, log: o.Logger.With("dir", o.Dir), metrics: newMetrics(o.Registerer), guess: o.Estimator, warned: make(map[string]string),
-		live: make(map[string]bool),
+		live: make(map[string]bool), intake: intake{watch: openWakeup},
 	}
 }
 
@@ -161,19 +168,18 @@ func (s *Shipper) Run(ctx context.Context) error {
 		deadline := time.AfterFunc(s.o.DrainTimeout, cancel)
 		context.AfterFunc(work, func() { deadline.Stop() })
 	})()
-	poll := time.NewTimer(0)
-	defer poll.Stop()
+	p := s.newPace()
 	for ctx.Err() == nil {
-		if s.step(work, s.o.Clock()) {
+		s.stirred = false
+		now := s.o.Clock()
+		if s.step(work, now) {
 			continue
 		}
-		poll.Reset(s.o.Poll)
-		select {
-		case <-ctx.Done():
-		case <-poll.C:
+		if err := p.wait(ctx, s.stirred, s.rest(now)); err != nil {
+			s.log.Warn("usage logs are no longer watched", "err", err)
 		}
 	}
-	return errors.Join(s.drain(work), s.close())
+	return errors.Join(p.close(), s.drain(work), s.close())
 }
 
 // drain ships what is on the disk now.

@@ -105,6 +105,7 @@ func (s *Shipper) follow(path string) (*logFile, error) {
 		return known, f.file.Close()
 	}
 	s.files = append(s.files, f)
+	s.stirred = true
 	return f, nil
 }
 
@@ -297,6 +298,7 @@ func (s *Shipper) read(f *logFile, now time.Time) (full bool, err error) {
 		if !f.pending() {
 			f.since = now
 		}
+		s.stirred = true
 		s.line(f, l, now)
 		b.To = l.end
 		f.seen = max(f.seen, l.end)

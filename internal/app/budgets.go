@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	leaseLook     = 100 * time.Millisecond // between two looks at whether the bank is to be asked
+	leaseLook     = 100 * time.Millisecond // between two looks at whether the bank is to be asked, as long as anything happens
 	leaseTimeout  = 10 * time.Second       // for one call of the bank
 	leaseRetries  = 2 * time.Second        // between two attempts at most, while it does not answer
 	leasePatience = time.Second            // for which a request waits for the lease that it needs
@@ -92,8 +92,8 @@ func (b *budgets) run(ctx context.Context, drained func() time.Time, closed <-ch
 	if !b.join(ctx) {
 		return
 	}
-	tick := time.NewTicker(leaseLook)
-	defer tick.Stop()
+	look := time.NewTimer(leaseLook)
+	defer look.Stop()
 	for ctx.Err() == nil {
 		if !drained().IsZero() {
 			b.book.Drained()
@@ -105,9 +105,10 @@ func (b *budgets) run(ctx context.Context, drained func() time.Time, closed <-ch
 		if r.More {
 			continue
 		}
+		look.Reset(max(b.book.Rest(), leaseLook))
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case <-look.C:
 		case <-b.wake:
 		}
 	}

@@ -43,13 +43,13 @@ type Book struct {
 	joined   atomic.Bool
 	epoch    int64 // owned by whoever calls Next, as is count
 	count    int64
-	synced   time.Time
 	counters counters
 
 	mu       sync.Mutex // guards accounts
 	accounts map[policy.Account]*account
 
 	open [64]shard // exchanges, by their last byte
+	calm calm
 }
 
 // counters are what [Book.Stats] adds up, and how many requests wait for the bank now.
@@ -122,6 +122,7 @@ func (b *Book) Reserve(d *policy.Demand) ([]policy.Header, *policy.Denial) {
 	if len(over) == 0 {
 		return nil, nil
 	}
+	defer b.stir()
 	if d.Estimate.Price == 0 {
 		b.counters.unpriced.Add(1)
 		return nil, policy.PriceUnknown(d.Model)
@@ -226,6 +227,7 @@ func (b *Book) end(id uuid.UUID, cost func(reserved int64) int64) {
 	for _, a := range r.accounts {
 		a.release(r.amount, spent)
 	}
+	b.stir()
 }
 
 // Cancel implements [policy.Accountant].

@@ -42,6 +42,7 @@ func (b *Book) Next() (r Request, due bool) {
 	if b.fenced.Load() {
 		return Request{}, false
 	}
+	b.calm.resting.Store(true)
 	now, drained := b.o.Clock(), b.drained.Load()
 	b.rollOver(now)
 	r = Request{Holder: b.holder, Epoch: b.epoch, Count: b.count}
@@ -64,8 +65,9 @@ func (b *Book) Next() (r Request, due bool) {
 			a.mu.Unlock()
 		}
 	}
+	b.restLocked(now, drained)
 	slices.SortFunc(r.Asks, func(a, b Ask) int { return compareAccounts(a.Account, b.Account) })
-	since := now.Sub(b.synced)
+	since := now.Sub(b.calm.synced)
 	return r, len(r.Asks) > 0 || len(b.accounts) > 0 && (since < 0 || since >= poll)
 }
 
@@ -108,7 +110,7 @@ func (b *Book) rollOver(now time.Time) {
 func (b *Book) Granted(r Request, reply Reply) {
 	now := b.o.Clock()
 	b.failing.Store(false)
-	b.synced, b.count = now, reply.Count
+	b.calm.synced, b.count = now, reply.Count
 	if reply.SetBack {
 		b.doubt()
 	}
@@ -127,6 +129,9 @@ func (b *Book) Granted(r Request, reply Reply) {
 			a.granted, a.standby = 0, false
 		}
 		a.mu.Unlock()
+	}
+	if len(r.Asks)+len(reply.Wanted) > 0 || reply.SetBack {
+		b.calm.resting.Store(false)
 	}
 	for _, key := range reply.Wanted {
 		if a := b.lookUp(key); a != nil {
@@ -160,7 +165,8 @@ func (b *Book) Failed(r Request, err error) {
 		b.fenced.Store(true)
 	}
 	b.failing.Store(true)
-	b.synced = b.o.Clock()
+	b.calm.resting.Store(false)
+	b.calm.synced = b.o.Clock()
 	for _, ask := range r.Asks {
 		if a := b.lookUp(ask.Account); a != nil {
 			a.mu.Lock()

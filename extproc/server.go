@@ -30,6 +30,8 @@ type Options struct {
 
 	// Shedder refuses requests of Envoys on this machine that waited too long. Nil refuses none.
 	Shedder *Shedder
+	// Heard is called with each request that Shedder is asked about, before that, by many goroutines at once. It must be quick. May be nil.
+	Heard func()
 
 	// Admitted is told of every admission, with the size of the client's body, before Envoy is. With an error the request is refused as
 	// unavailable. It is called by many goroutines at once, and every request waits for it. Nil admits all.
@@ -46,6 +48,7 @@ type Server struct {
 	clock    func() time.Time
 	admitted func(*policy.Admission, int) error
 	shedder  *Shedder
+	heard    func()
 
 	trustedHops int
 }
@@ -55,7 +58,7 @@ var _ extprocv3.ExternalProcessorServer = (*Server)(nil)
 // New returns a server, to be registered with extprocv3.RegisterExternalProcessorServer. It panics if a metric of its names is
 // registered already.
 func New(o Options) *Server {
-	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted, trustedHops: o.TrustedHops, shedder: o.Shedder}
+	s := &Server{engine: o.Engine, log: o.Logger, metrics: newMetrics(o.Registerer), clock: o.Clock, admitted: o.Admitted, trustedHops: o.TrustedHops, shedder: o.Shedder, heard: o.Heard}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -64,6 +67,9 @@ func New(o Options) *Server {
 	}
 	if s.admitted == nil {
 		s.admitted = func(*policy.Admission, int) error { return nil }
+	}
+	if s.heard == nil {
+		s.heard = func() {}
 	}
 	if s.shedder != nil {
 		s.shedder.Begin(s.clock())

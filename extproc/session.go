@@ -210,6 +210,7 @@ func head(h *extprocv3.HttpHeaders, trusted int) *policy.Head {
 
 // late says whether a request has waited too long to be decided on.
 func (x *session) late(h *extprocv3.HttpHeaders) bool {
+	x.server.heard()
 	waited, known, refuse := x.server.shedder.Refuse(receivedAt(h), x.server.clock())
 	if known {
 		x.server.metrics.wait.Observe(waited.Seconds())

@@ -38,7 +38,7 @@ func (p *processor) decide(ctx context.Context) error {
 	server := grpc.NewServer(append(extproc.ServerOptions(p.cfg.Gateway.MaxBodyBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: leastKeepalive, PermitWithoutStream: true}))...)
 	extprocv3.RegisterExternalProcessorServer(server, extproc.New(extproc.Options{
-		Engine: p.engine, TrustedHops: p.cfg.Gateway.TrustedHops, Shedder: p.edge.shedder, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
+		Engine: p.engine, TrustedHops: p.cfg.Gateway.TrustedHops, Shedder: p.edge.shedder, Heard: p.edge.pulse.beat, Admitted: p.books.intents.Admitted, Logger: p.log, Registerer: p.registry,
 	}))
 	envoy.NewLogServer(envoy.LogServerOptions{Append: p.sent.Append, Logger: p.log, Registerer: p.registry}).Register(server)
 	p.books.telemetry.Register(server)

@@ -56,6 +56,7 @@ type processor struct {
 type edge struct {
 	tls     certificates
 	shedder *extproc.Shedder // nil if nothing is refused for how long it waited
+	pulse   *pulse           // of the requests that it is asked about
 }
 
 // Serve runs the processor until ctx ends. Then it admits nothing any more, waits for the lines of what is in flight for as long as
@@ -130,6 +131,7 @@ func newProcessor(ctx context.Context, cfg config.Config, s *store.Store, log *s
 	}); err != nil {
 		return nil, hinted{err, "see telemetry in weir.yaml, and the variables OTEL_…"}
 	}
+	p.edge.pulse = newPulse()
 	if cfg.Processor.Wait > 0 {
 		p.edge.shedder = extproc.NewShedder(cfg.Processor.Wait)
 	}

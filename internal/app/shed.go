@@ -12,8 +12,14 @@ import (
 	"github.com/weir-proxy/weir/envoy"
 )
 
-// shedInterval is how often Envoys may be told of another share to refuse.
-const shedInterval = 100 * time.Millisecond
+const (
+	// shedInterval is how often Envoys may be told of another share to refuse.
+	shedInterval = 100 * time.Millisecond
+	// shedRest is how many times in a row nobody must have come until that is not looked at any more.
+	shedRest = 100
+	// shedMost bounds what is made up for after a rest: in so long nearly everything is forgotten.
+	shedMost = 4 * time.Hour
+)
 
 // shed tells the Envoys of this machine until ctx ends which share of new requests to refuse by themselves. An Envoy goes by what was written last, so what
 // an earlier processor wrote is taken back first.
@@ -29,7 +35,10 @@ func (p *processor) shed(ctx context.Context) {
 	told, failed := -1.0, false
 	tick := time.NewTicker(shedInterval)
 	defer tick.Stop()
-	for {
+	for quiet := 0; ; {
+		if quiet++; p.edge.pulse.felt() {
+			quiet = 0
+		}
 		now := p.edge.shedder.Share(time.Now())
 		if now != told {
 			err := envoy.WriteShare(file, now)
@@ -45,10 +54,31 @@ func (p *processor) shed(ctx context.Context) {
 				failed = true
 			}
 		}
+		if told == 0 && quiet >= shedRest && p.edge.pulse.rest() {
+			tick.Stop()
+			began := time.Now()
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.edge.pulse.wake:
+			}
+			p.edge.makeUp(began, time.Now())
+			tick.Reset(shedInterval)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// makeUp asks for the share as if there had been no rest: what was seen before it is forgotten as time passes.
+func (e *edge) makeUp(began, ended time.Time) {
+	if least := ended.Add(-shedMost); began.Before(least) {
+		began = least
+	}
+	for at := began.Add(shedInterval); !at.After(ended); at = at.Add(shedInterval) {
+		e.shedder.Share(at)
 	}
 }

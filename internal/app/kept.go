@@ -158,8 +158,6 @@ func (p *processor) judgeAge() {
 
 // keepState keeps the state on the disk, and watches its age.
 func (p *processor) keepState(ctx context.Context) error {
-	tick := time.NewTicker(staleTick)
-	defer tick.Stop()
 	var next, noted time.Time
 	dirty, well := false, true
 	for {
@@ -178,9 +176,11 @@ func (p *processor) keepState(ctx context.Context) error {
 			if dirty = true; time.Now().After(next) {
 				next = time.Now().Add(keepAfter)
 			}
-		case <-tick.C:
+		case <-time.After(min(max(time.Until(next), 0), staleTick)):
 			p.judgeAge()
-		case <-time.After(max(time.Until(next), 0)):
+			if time.Now().Before(next) {
+				continue
+			}
 			if !dirty {
 				next = time.Now().Add(staleTick)
 				noted = p.confirmState(noted)

@@ -33,45 +33,47 @@ func (s *Store) Meet(ctx context.Context, replica uuid.UUID, decide func(*limit.
 func seconds(s float64) time.Duration { return time.Duration(max(0, s) * float64(time.Second)) }
 
 func readBoard(ctx context.Context, tx pgx.Tx) (*limit.State, error) {
+	var batch pgx.Batch // the lock is held for one round trip less each
 	// Who falls silent with the lock must not hold up the others until it is missed.
-	if _, err := tx.Exec(ctx, `set local idle_in_transaction_session_timeout = '3s'`); err != nil {
-		return nil, err
-	}
+	batch.Queue(`set local idle_in_transaction_session_timeout = '3s'`)
 	state := &limit.State{}
-	var awake float64
-	err := tx.QueryRow(ctx, `update weir.limit_board set met = clock_timestamp(),
+	batch.Queue(`update weir.limit_board set met = clock_timestamp(),
 		since = case when clock_timestamp() - met > make_interval(secs => $1) then clock_timestamp() else since end
-		returning extract(epoch from met - since)::float8`, limit.Lease.Seconds()).Scan(&awake)
-	if err != nil {
-		return nil, err
-	}
-	state.Awake = seconds(awake)
-	state.Members, err = many(ctx, tx, func(row pgx.CollectableRow) (m limit.Member, err error) {
-		var age float64
-		err = row.Scan(&m.Replica, &m.Part, &age)
-		m.Age = seconds(age)
-		return m, err
-	}, `select replica, part, extract(epoch from clock_timestamp() - heard)::float8 from weir.limit_member`)
-	if err != nil {
-		return nil, err
-	}
-	state.Claims, err = many(ctx, tx, func(row pgx.CollectableRow) (c limit.Claim, err error) {
-		var age float64
-		err = row.Scan(&c.Replica, &c.Limit, &c.Subject, &c.Share, &c.Want, &c.Level[0], &c.Level[1], &c.Level[2], &c.Level[3], &age)
-		c.Age = seconds(age)
-		return c, err
-	}, `select replica, limit_id, subject, share, want, requests, input, output, tokens, extract(epoch from clock_timestamp() - at)::float8
-		from weir.limit_claim`)
-	if err != nil {
-		return nil, err
-	}
-	state.Pots, err = many(ctx, tx, func(row pgx.CollectableRow) (p limit.Pot, err error) {
-		var age float64
-		err = row.Scan(&p.Limit, &p.Subject, &p.Tokens[0], &p.Tokens[1], &p.Tokens[2], &p.Tokens[3], &age)
-		p.Age = seconds(age)
-		return p, err
-	}, `select limit_id, subject, requests, input, output, tokens, extract(epoch from clock_timestamp() - at)::float8 from weir.limit_pot`)
-	return state, err
+		returning extract(epoch from met - since)::float8`, limit.Lease.Seconds()).QueryRow(func(row pgx.Row) error {
+		var awake float64
+		err := row.Scan(&awake)
+		state.Awake = seconds(awake)
+		return err
+	})
+	batch.Queue(`select replica, part, extract(epoch from clock_timestamp() - heard)::float8 from weir.limit_member`).Query(func(rows pgx.Rows) (err error) {
+		state.Members, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (m limit.Member, err error) {
+			var age float64
+			err = row.Scan(&m.Replica, &m.Part, &age)
+			m.Age = seconds(age)
+			return m, err
+		})
+		return err
+	})
+	batch.Queue(`select replica, limit_id, subject, share, want, requests, input, output, tokens, extract(epoch from clock_timestamp() - at)::float8
+		from weir.limit_claim`).Query(func(rows pgx.Rows) (err error) {
+		state.Claims, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c limit.Claim, err error) {
+			var age float64
+			err = row.Scan(&c.Replica, &c.Limit, &c.Subject, &c.Share, &c.Want, &c.Level[0], &c.Level[1], &c.Level[2], &c.Level[3], &age)
+			c.Age = seconds(age)
+			return c, err
+		})
+		return err
+	})
+	batch.Queue(`select limit_id, subject, requests, input, output, tokens, extract(epoch from clock_timestamp() - at)::float8 from weir.limit_pot`).Query(func(rows pgx.Rows) (err error) {
+		state.Pots, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p limit.Pot, err error) {
+			var age float64
+			err = row.Scan(&p.Limit, &p.Subject, &p.Tokens[0], &p.Tokens[1], &p.Tokens[2], &p.Tokens[3], &age)
+			p.Age = seconds(age)
+			return p, err
+		})
+		return err
+	})
+	return state, tx.SendBatch(ctx, &batch).Close()
 }
 
 // boardColumns are rows turned on their side, as unnest takes them.

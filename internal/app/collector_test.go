@@ -2,7 +2,27 @@
 
 package app
 
-import "testing"
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// TestEachCollectionIsToldOf: again and again, until the context ends.
+func TestEachCollectionIsToldOf(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	collected := collections(ctx)
+	for i := range 5 {
+		runtime.GC()
+		select {
+		case <-collected:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("collection %d was not told of", i)
+		}
+	}
+	cancel()
+}
 
 func TestCollectorLeavesLessGarbageWhenMuchIsAlive(t *testing.T) {
 	t.Parallel()

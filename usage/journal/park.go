@@ -16,55 +16,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// parked are open intents of a segment that are known on the disk alone. A bit for each is what they take of memory. They were never held.
-type parked struct {
-	least int64 // no frame of an intent in the segment is shorter: so at/least is another number for each
-	open  []uint64
-	n     int   // bits that are set
-	bytes int64 // of all the frames, when they were recovered
-
-	first, last uuid.UUID              // the ids lie between these
-	seen        time.Duration          // the latest sign of life of any of them
-	owed        map[uuid.UUID]struct{} // settled while the segment could not be read: to be taken off once it can
-}
-
-func (p *parked) bit(at int64) (word int, mask uint64) {
-	n := at / p.least
-	return int(n / 64), 1 << (n % 64)
-}
-
-func (p *parked) has(at int64) bool {
-	word, mask := p.bit(at)
-	return word < len(p.open) && p.open[word]&mask != 0
-}
-
-// add parks the intent whose frame begins at an offset. Least must be known.
-func (p *parked) add(id uuid.UUID, at int64) {
-	word, mask := p.bit(at)
-	if word >= len(p.open) {
-		p.open = append(p.open, make([]uint64, word+1-len(p.open))...)
-	}
-	p.open[word] |= mask
-	if p.n == 0 || bytes.Compare(id[:], p.first[:]) < 0 {
-		p.first = id
-	}
-	if p.n == 0 || bytes.Compare(id[:], p.last[:]) > 0 {
-		p.last = id
-	}
-	p.n++
-}
-
-func (p *parked) remove(at int64) {
-	word, mask := p.bit(at)
-	p.open[word] &^= mask
-	p.n--
-}
-
-// within reports whether the intent of an exchange may be one of them.
-func (p *parked) within(id uuid.UUID) bool {
-	return bytes.Compare(p.first[:], id[:]) <= 0 && bytes.Compare(id[:], p.last[:]) <= 0
-}
-
 // parking moves intents between the table and the disk.
 type parking struct {
 	on atomic.Bool

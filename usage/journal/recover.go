@@ -197,13 +197,6 @@ type reading struct {
 	buf      []byte // the segment that is being read
 }
 
-func newReading(disk fileSystem, dir string, keep int) *reading {
-	return &reading{
-		disk: disk, dir: dir, keep: keep,
-		open: make(map[uuid.UUID]place), parked: make(map[uint32]*parked), settled: make(map[uuid.UUID]struct{}), ends: make(map[uint64]int64),
-	}
-}
-
 // readSegments reads a folder. What is before h.oldest does not count, if h is known.
 func readSegments(r *reading, h *head, known bool) (*reading, error) {
 	names, err := r.disk.List(r.dir)

@@ -9,6 +9,14 @@ import (
 	"github.com/google/uuid"
 )
 
+// newReading returns what is known before anything is read.
+func newReading(disk fileSystem, dir string, keep int) *reading {
+	return &reading{
+		disk: disk, dir: dir, keep: keep,
+		open: make(map[uuid.UUID]place), parked: make(map[uint32]*parked), settled: make(map[uuid.UUID]struct{}), ends: make(map[uint64]int64),
+	}
+}
+
 // park finds what is open in the segments whose intents were left out at first, now that all is known that was settled. So recovery takes memory
 // for what is settled, and a little for what is open, however much that is.
 func (r *reading) park() {

@@ -4,7 +4,6 @@ package journal
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -165,84 +164,6 @@ func (t *table) renew(id uuid.UUID, since, now time.Duration) (ok bool) {
 		}
 	}
 	return ok
-}
-
-// park parks an intent that is open, was never held, and is where it was.
-func (t *table) park(id uuid.UUID, segment uint32, at int64, in *parked) {
-	p, is := t.has(id, segment, at)
-	if !is || p.held || p.told {
-		return
-	}
-	delete(t.open, id)
-	in.add(id, at)
-	in.seen = max(in.seen, p.seen)
-	t.resting++
-}
-
-// putParked adds what is parked in a segment that nothing else is known of.
-func (t *table) putParked(segment uint32, p *parked) {
-	if p.n == 0 {
-		return
-	}
-	t.parked[segment] = p
-	t.resting += p.n
-	t.inside[segment] = tally{open: p.n, bytes: p.bytes}
-}
-
-// hasAt reports whether the frame of a segment is an intent that is open or held there, or parked.
-func (t *table) hasAt(f frame, segment uint32) bool {
-	if len(f.payload) < len(uuid.UUID{}) {
-		return false
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, here := t.has(uuid.UUID(f.payload[:16]), segment, f.at)
-	p := t.parked[segment]
-	if here || p == nil || !p.has(f.at) {
-		return here
-	}
-	_, owed := p.owed[uuid.UUID(f.payload[:16])]
-	return !owed
-}
-
-// isParked reports whether something of a segment is parked.
-func (t *table) isParked(segment uint32) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.parked[segment] != nil
-}
-
-// parkable returns how many intents of a segment can be parked.
-func (t *table) parkable(segment uint32) int {
-	n := t.inside[segment]
-	if p := t.parked[segment]; p != nil {
-		n.open -= p.n
-	}
-	return n.open - n.told
-}
-
-// forgetEmpty lets go of what is known of a segment in which nothing is parked any more.
-func (t *table) forgetEmpty(segment uint32) {
-	if p := t.parked[segment]; p != nil && p.n == 0 {
-		delete(t.parked, segment)
-	}
-}
-
-// parkedSegments returns the segments of which something is parked, oldest first.
-func (t *table) parkedSegments(those func(*parked) bool) []uint32 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.parkedSegmentsLocked(those)
-}
-
-func (t *table) parkedSegmentsLocked(those func(*parked) bool) (numbers []uint32) {
-	for number, p := range t.parked {
-		if those(p) {
-			numbers = append(numbers, number)
-		}
-	}
-	slices.Sort(numbers)
-	return numbers
 }
 
 // found is an open intent and its place.

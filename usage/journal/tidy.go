@@ -35,6 +35,9 @@ func (j *Journal) tidy() error {
 			j.log.Warn("journal segment cannot be deleted", "segment", s.path, "err", err)
 			return err
 		}
+		if !empty {
+			j.park() // what was moved is in memory now
+		}
 	}
 }
 

@@ -107,3 +107,35 @@ func BenchmarkRecover(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSettleParked settles intents that are on the disk alone, in batches as the shipper does that catches up.
+func BenchmarkSettleParked(b *testing.B) {
+	const batch = 50_000
+	j := open(b, b.TempDir(), Options{})
+	j.Park(true)
+	ids := make([]uuid.UUID, 0, batch)
+	next, spent := 0, 0.0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		for range 5 * batch {
+			if err := j.Append(timed(next)); err != nil {
+				b.Fatal(err)
+			}
+			next++
+		}
+		parkedSoon(b, j, 2*DefaultParkAbove)
+		before := cpu(b)
+		b.StartTimer()
+		for n := next - 5*batch; n < next; n++ {
+			if ids = append(ids, timedID(n)); len(ids) == batch {
+				if got := j.Settle(ids...); got != batch {
+					b.Fatalf("settled %d", got)
+				}
+				ids = ids[:0]
+			}
+		}
+		spent += cpu(b) - before
+	}
+	b.ReportMetric(spent/float64(b.N*5*batch), "cpu-µs/id")
+}

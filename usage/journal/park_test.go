@@ -3,10 +3,12 @@
 package journal
 
 import (
-	"fmt"
+	"encoding/binary"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,9 +21,13 @@ import (
 // timed returns the n-th intent of a test whose ids grow with the time of admission, as those of version 7 do.
 func timed(n int) Intent {
 	in := intent(n)
-	in.Exchange = uuid.UUID{}
-	copy(in.Exchange[:], fmt.Sprintf("%016d", n))
+	in.Exchange = timedID(n)
 	return in
+}
+
+func timedID(n int) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], uint64(n))
+	return id
 }
 
 // cpuTime is what this process has used.
@@ -236,7 +242,7 @@ func TestParkedIntentsAreSettledThoughTheDiskCannotBeRead(t *testing.T) {
 		time.Sleep(time.Minute) //nolint:forbidigo // the time of a synctest bubble
 		failReads(m, false)
 		var got []int
-		j.Each(func(in Intent) { got = append(got, number2(in)) })
+		j.Each(func(in Intent) { got = append(got, timedNumber(in)) })
 		slices.Sort(got)
 		if want := append(numbers(1, 20), numbers(21, 60)...); !slices.Equal(got, want) {
 			t.Errorf("open: %v", got)
@@ -249,9 +255,8 @@ func TestParkedIntentsAreSettledThoughTheDiskCannotBeRead(t *testing.T) {
 	})
 }
 
-func number2(in Intent) (n int) {
-	_, _ = fmt.Sscanf(string(in.Exchange[:]), "%d", &n)
-	return n
+func timedNumber(in Intent) int {
+	return int(binary.BigEndian.Uint64(in.Exchange[:]))
 }
 
 func TestParkedIntentsWhoseFramesAreDamagedAreLostAndTheOthersAreNot(t *testing.T) {
@@ -311,4 +316,43 @@ func TestCopyOfAParkedIntentIsNotOpenTwice(t *testing.T) {
 		wantCounts(t, third, 0, 0)
 		mustClose(t, third)
 	})
+}
+
+func TestSegmentScannedInPartsHasTheSameFramesAsTheWhole(t *testing.T) {
+	id := segmentID{number: 3, nonce: 0xFEED}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for round := range 20 {
+		b := appendHeader(nil, id, time.Unix(0, 0))
+		for n := 0; len(b) < 3*scanChunk; n++ {
+			in := intent(n)
+			if rng.IntN(20) == 0 {
+				in.Ticket = strings.Repeat("\xf7\x5a", 1+rng.IntN(maxTicket/2))
+			}
+			b = appendIntent(b, &in, id.seed())
+			if rng.IntN(100) == 0 {
+				b = appendSettled(b, make([]uuid.UUID, 1+rng.IntN(maxSettled)), id.seed())
+			}
+		}
+		for range round {
+			from := rng.IntN(len(b))
+			for i := range min(rng.IntN(200_000), len(b)-from) {
+				b[from+i] = []byte{0xF7, 0x5A, 0, byte(i)}[rng.IntN(4)]
+			}
+		}
+		type at struct {
+			offset int64
+			sum    uint32
+		}
+		var want, got []at
+		scan(b, id.seed(), func(f frame) { want = append(want, at{f.at, checksum(f.payload)}) }, func(int64, int64) {})
+		m := newMemory()
+		m.files["s"] = &memoryFile{data: b}
+		s := &segment{segmentID: id, sum: id.seed(), path: "s", size: int64(len(b))}
+		if _, err := scanFile(m, s, nil, func(f frame) { got = append(got, at{f.at, checksum(f.payload)}) }); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("round %d: %d frames, want %d", round, len(got), len(want))
+		}
+	}
 }

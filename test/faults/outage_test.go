@@ -12,7 +12,7 @@ import (
 func TestOutageIsJudged(t *testing.T) {
 	good := func() *survival {
 		s := &survival{sent: 10, reached: 10, rows: 10, served: served, booked: served}
-		s.memory.before, s.memory.most = 50<<20, 60<<20
+		s.memory.before, s.memory.away, s.memory.most = 50<<20, 60<<20, 120<<20
 		return s
 	}
 	for name, c := range map[string]struct {
@@ -27,7 +27,8 @@ func TestOutageIsJudged(t *testing.T) {
 		"a row too many":                  {func(s *survival) { s.rows = 11 }, "there are 11 rows"},
 		"a row is estimated":              {func(s *survival) { s.inexact = 1 }, "1 of them inexact"},
 		"a token is missing":              {func(s *survival) { s.booked = fake.Tokens{} }, "the rows add up to"},
-		"memory grew":                     {func(s *survival) { s.memory.most = 500 << 20 }, "is the bound"},
+		"memory grew in the outage":       {func(s *survival) { s.memory.away = 100 << 20 }, "in the outage, from"},
+		"memory grew after the outage":    {func(s *survival) { s.memory.most = 500 << 20 }, "is the bound"},
 		"the sums are wrong":              {func(s *survival) { s.sums = violation("no sum") }, "no sum"},
 	} {
 		s := good()

@@ -61,7 +61,7 @@ type survival struct {
 	served       fake.Tokens
 	rows         int64
 	booked       fake.Tokens
-	inexact      int64 // rows that are estimated, or unresolved, or not ok
+	inexact      int64                                     // rows that are estimated, or unresolved, or not ok
 	memory       struct{ before, away, most, after int64 } // away: at most until Postgres was back
 	back         atomic.Bool
 	caughtUp     time.Duration // from Postgres' return to the last row

@@ -122,7 +122,7 @@ func TestDamageIsReportedAndNothingIsMadeUp(t *testing.T) {
 			for path, f := range d.m.files {
 				harmed[path] = bytes.Clone(f.data)
 			}
-			j, r, err := Open("j", Options{fs: d.m, Logger: logger(&said)})
+			j, r, err := Open("j", Options{fs: d.m, ParkAbove: 1 + d.rng.IntN(50), Logger: logger(&said)})
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}

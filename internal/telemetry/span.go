@@ -31,8 +31,22 @@ func place(r *usage.Record) (began time.Time, parent trace.SpanContext) {
 	return began, trace.SpanContextFromContext(ctx)
 }
 
+// unsampled says whether a record belongs to a trace that is not sampled, without making anything of it: of all that is traced most is not. It is false of what
+// it is not sure of.
+func unsampled(r *usage.Record) bool {
+	const version, trace, parent, whole = "00-", len("00-") + 32, len("00-") + 32 + 1 + 16, len("00-") + 32 + 1 + 16 + len("-00")
+	_, p, _ := strings.Cut(r.Trace, " ")
+	if len(p) != whole || !strings.HasPrefix(p, version) || strings.Trim(p[len(version):trace], "0") == "" || strings.Trim(p[trace+1:parent], "0") == "" {
+		return false
+	}
+	return p[parent:] == "-00"
+}
+
 // span makes the span of an exchange, if it belongs to a trace that is sampled, or to none.
 func (t *Telemetry) span(r *usage.Record, s server) {
+	if unsampled(r) {
+		return
+	}
 	began, parent := place(r)
 	if parent.IsValid() && !parent.IsSampled() {
 		return

@@ -50,31 +50,43 @@ func TestItIsOverOnceNoWindowHasRefusalsOrLateAnswers(t *testing.T) {
 
 func TestTheFloodSendsEachRequestOnceAndKnowsRefusals(t *testing.T) {
 	t.Parallel()
-	var n atomic.Int64
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if i := n.Add(1); i%3 == 0 || r.ProtoMajor != 2 {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte(`{"error":{"code":"overloaded"}}`))
-		}
-	}))
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	defer s.Close()
-	f := newFlood(strings.TrimPrefix(s.URL, "http://"), crowd(0), 10, 3, patience)
-	defer f.close()
-	all := f.open(context.WithoutCancel(t.Context()), make([]time.Duration, 300))
-	refused := 0
-	for _, o := range all {
-		if o.err != nil {
-			t.Fatal(o.err)
-		}
-		if o.refused {
-			refused++
-		}
-	}
-	if n.Load() != 300 || refused != 100 {
-		t.Errorf("%d requests came, %d were refused, want 300 and 100", n.Load(), refused)
+	for name, c := range map[string]struct{ connections, major int }{"HTTP/2": {3, 2}, "HTTP/1.1": {0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n, odd atomic.Int64
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor != c.major {
+					odd.Add(1)
+				}
+				if n.Add(1)%3 == 0 {
+					if c.major == 1 {
+						w.Header().Set("connection", "close")
+					}
+					w.WriteHeader(http.StatusServiceUnavailable)
+					_, _ = w.Write([]byte(`{"error":{"code":"overloaded"}}`))
+				}
+			}))
+			s.Config.Protocols = new(http.Protocols)
+			s.Config.Protocols.SetHTTP1(true)
+			s.Config.Protocols.SetUnencryptedHTTP2(true)
+			s.Start()
+			defer s.Close()
+			f := newFlood(strings.TrimPrefix(s.URL, "http://"), crowd(0), 10, c.connections, patience)
+			defer f.close()
+			all := f.open(context.WithoutCancel(t.Context()), make([]time.Duration, 300))
+			refused := 0
+			for _, o := range all {
+				if o.err != nil {
+					t.Fatal(o.err)
+				}
+				if o.refused {
+					refused++
+				}
+			}
+			if n.Load() != 300 || refused != 100 || odd.Load() != 0 {
+				t.Errorf("%d requests came, %d were refused, %d by another protocol; want 300, 100 and none", n.Load(), refused, odd.Load())
+			}
+		})
 	}
 }
 

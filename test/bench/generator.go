@@ -183,12 +183,12 @@ func (c *client) exchange(ctx context.Context, since time.Time) bool {
 	}
 	if err := c.g.want.check(r); err != nil {
 		c.fail(err)
-		return true
+	} else {
+		c.total = append(c.total, now.Sub(since))
+		c.first = append(c.first, r.first.Sub(since))
+		c.done = append(c.done, now.Sub(c.began))
 	}
-	c.total = append(c.total, now.Sub(since))
-	c.first = append(c.first, r.first.Sub(since))
-	c.done = append(c.done, now.Sub(c.began))
-	return true
+	return !r.ends || c.connect(ctx) == nil // a request on a connection that ends would be lost, and fail with an unexpected EOF
 }
 
 func (c *client) fail(err error) {

@@ -123,6 +123,22 @@ func TestFailuresAreCounted(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatEndsWithItsAnswerIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	var n, refused atomic.Int64
+	g := target(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1)%2 == 0 {
+			refused.Add(1)
+			w.Header().Set("connection", "close")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}), loads()[0], expectation{}, 2)
+	got := g.open(t.Context(), make([]time.Duration, 40))
+	if len(got.total) != 20 || got.failed != 20 || refused.Load() != 20 || n.Load() != 40 {
+		t.Errorf("%d were served and %d failed of %d, %d of them refused; the first: %v", len(got.total), got.failed, n.Load(), refused.Load(), got.failure)
+	}
+}
+
 func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

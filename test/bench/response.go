@@ -18,10 +18,11 @@ type response struct {
 	events int       // server-sent events: blank lines in the body
 	first  time.Time // when the first bytes came
 	excuse []byte    // the beginning of the body of a response that is no 200
+	ends   bool      // the connection ends with it
 }
 
-// responseReader reads the responses of one HTTP/1.1 connection, as cheaply as possible: it knows content-length and chunked
-// bodies and nothing else, which is what Envoy and the fake provider send.
+// responseReader reads the responses of one HTTP/1.1 connection, as cheaply as possible: it knows content-length, chunked
+// bodies, the end of the connection and nothing else, which is what Envoy and the fake provider send.
 type responseReader struct {
 	from io.Reader
 	buf  []byte
@@ -121,6 +122,8 @@ func parseHead(head []byte, out *response) (length int64, chunked bool, err erro
 			}
 		case len(name) == len("transfer-encoding") && bytes.EqualFold(name, []byte("transfer-encoding")):
 			chunked = bytes.EqualFold(bytes.TrimSpace(value), []byte("chunked"))
+		case len(name) == len("connection") && bytes.EqualFold(name, []byte("connection")):
+			out.ends = bytes.EqualFold(bytes.TrimSpace(value), []byte("close"))
 		}
 	}
 	if length < 0 && !chunked {

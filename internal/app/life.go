@@ -59,6 +59,9 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 			err = p.store.RegisterPrices(ctx, prices.EmbeddedList())
 		}
 		if err == nil {
+			err = p.reseal(ctx)
+		}
+		if err == nil {
 			p.life.connected.Store(true)
 			if said != "" {
 				p.log.Info("the database is there", "after", time.Since(began).Round(time.Millisecond))
@@ -88,6 +91,15 @@ func (p *processor) awaitDatabase(ctx context.Context) error {
 		}
 		pause = min(2*pause, databaseRetries)
 	}
+}
+
+// reseal encrypts credentials with the first key of secret_key that were encrypted with another of them.
+func (p *processor) reseal(ctx context.Context) error {
+	n, err := p.store.Reseal(ctx)
+	if n > 0 {
+		p.log.Info("credentials that another key of secret_key had encrypted are encrypted with the first one", "channels", n)
+	}
+	return err
 }
 
 // fallBack does without the database: by what is kept, or by refusing requests.

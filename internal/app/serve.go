@@ -66,7 +66,7 @@ type edge struct {
 // waiting does not mend, such as a wrong password, is an error with a hint. Another processor with the same state_dir is waited for too, since it may be about to stop.
 func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	tuneCollector(ctx)
-	key, err := cfg.EncryptionKey()
+	keys, err := cfg.EncryptionKeys()
 	if err != nil {
 		return fmt.Errorf("secret_key: %w", err)
 	}
@@ -74,7 +74,7 @@ func Serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	s, err := store.Open(ctx, cfg.Database.URL.Reveal(), store.Options{
-		SecretKey: key, Logger: log, MaxConns: cfg.Database.MaxConns,
+		SecretKey: keys[0], FormerKeys: keys[1:], Logger: log, MaxConns: cfg.Database.MaxConns,
 	})
 	if err != nil {
 		return hinted{fmt.Errorf("open database: %w", err), databaseForm}

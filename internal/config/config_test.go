@@ -181,6 +181,23 @@ func TestSecretsComeFromTheEnvironmentOrFromFiles(t *testing.T) {
 	}
 }
 
+func TestSecretKeyMayBeSeveral(t *testing.T) {
+	key := func(b byte) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{b}, 32)) }
+	c := Default()
+	c.SecretKey = Secret(key(1) + "\n" + key(2) + " " + key(3))
+	got, err := c.EncryptionKeys()
+	if err != nil || len(got) != 3 || got[0][0] != 1 || got[1][0] != 2 || got[2][0] != 3 {
+		t.Errorf("got %x, %v", got, err)
+	}
+	if first, err := c.EncryptionKey(); err != nil || first[0] != 1 {
+		t.Errorf("the first: got %x, %v", first, err)
+	}
+	c.SecretKey = Secret(key(1) + "\nhunter2!")
+	if _, err := c.EncryptionKeys(); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("one that is none: got %v", err)
+	}
+}
+
 func TestUnreadableSecretFileIsAnError(t *testing.T) {
 	unsetSecrets(t)
 	empty := filepath.Join(t.TempDir(), "empty")

@@ -68,9 +68,35 @@ func (s Secret) resolve() (Secret, error) {
 // secretKeyBytes is the length of an AES-256 key.
 const secretKeyBytes = 32
 
-// EncryptionKey returns the 32 bytes of secret_key. Standard and URL-safe base64 are understood, with and without padding.
+// EncryptionKey returns the 32 bytes of the first key in secret_key.
 func (c Config) EncryptionKey() ([]byte, error) {
-	s := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(c.SecretKey.Reveal())
+	keys, err := c.EncryptionKeys()
+	if err != nil {
+		return nil, err
+	}
+	return keys[0], nil
+}
+
+// EncryptionKeys returns the keys in secret_key, 32 bytes each: the one to encrypt with, and those that things may still be encrypted with. Standard and
+// URL-safe base64 are understood, with and without padding.
+func (c Config) EncryptionKeys() ([][]byte, error) {
+	texts := strings.Fields(c.SecretKey.Reveal())
+	if len(texts) == 0 {
+		texts = []string{""}
+	}
+	keys := make([][]byte, len(texts))
+	for i, text := range texts {
+		key, err := decodeKey(text)
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}
+
+func decodeKey(text string) ([]byte, error) {
+	s := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(text)
 	b, err := base64.RawStdEncoding.DecodeString(s)
 	if err != nil {
 		return nil, errors.New("must be base64; make one with: openssl rand -base64 32")

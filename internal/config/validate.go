@@ -220,7 +220,7 @@ func (c Config) ValidateSecrets() error {
 		v.add("database.url", "must begin with postgres:// or be a list of settings such as host=/run/postgresql dbname=weir")
 	}
 	if v.secret("secret_key", c.SecretKey) {
-		if _, err := c.EncryptionKey(); err != nil {
+		if _, err := c.EncryptionKeys(); err != nil {
 			v.add("secret_key", "%s", err)
 		}
 	}

@@ -126,6 +126,42 @@ func TestDeleteChannel(t *testing.T) {
 	}
 }
 
+func TestCredentialsAreSealedAnewWithTheFirstOfTwoKeys(t *testing.T) {
+	dsn := pgtest.Database(t)
+	first, second := secretKey(), bytes.Repeat([]byte{8}, secretKeyLen)
+	old := mustOpen(t, dsn, Options{SecretKey: first})
+	if err := old.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		n := plain(name)
+		n.Credential = Secret("sk-" + name)
+		if _, err := old.CreateChannel(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready := mustOpen(t, dsn, Options{SecretKey: first, FormerKeys: [][]byte{second}}) // a host that does not encrypt with the new key yet
+	rotated := mustOpen(t, dsn, Options{SecretKey: second, FormerKeys: [][]byte{first}})
+	if got, err := rotated.Channel(t.Context(), "a"); err != nil || got.Credential != "sk-a" {
+		t.Errorf("before: got %q, %v", got.Credential, err)
+	}
+	for i, want := range []int{2, 0} {
+		if got, err := rotated.Reseal(t.Context()); err != nil || got != want {
+			t.Errorf("time %d: got %d, %v, want %d", i+1, got, err, want)
+		}
+	}
+	for who, s := range map[string]*Store{"the new key alone": mustOpen(t, dsn, Options{SecretKey: second}), "a host not yet there": ready, "rotated": rotated} {
+		if got, err := s.Channel(t.Context(), "b"); err != nil || got.Credential != "sk-b" {
+			t.Errorf("%s: got %q, %v", who, got.Credential, err)
+		}
+	}
+	_, err := old.Channel(t.Context(), "a")
+	wantError(t, err, ErrSecretKey, `channel "a"`)
+	if n, err := old.Reseal(t.Context()); n != 0 || err != nil { // it has one key, and is not asked to
+		t.Errorf("with one key: got %d, %v", n, err)
+	}
+}
+
 func TestCredentialIsSealed(t *testing.T) {
 	dsn := pgtest.Database(t)
 	s := mustOpen(t, dsn, Options{SecretKey: secretKey()})

@@ -26,9 +26,28 @@ const (
 	secretKeyLen  = 32
 )
 
-type credentialCipher struct{ aead cipher.AEAD }
+// credentialCipher encrypts with one key, and decrypts what that or a former one encrypted.
+type credentialCipher struct {
+	aead   cipher.AEAD
+	former []cipher.AEAD
+}
 
-func newCredentialCipher(key []byte) (*credentialCipher, error) {
+func newCredentialCipher(key []byte, former ...[]byte) (*credentialCipher, error) {
+	aead, err := newAEAD(key)
+	if err != nil {
+		return nil, err
+	}
+	c := &credentialCipher{aead: aead}
+	for _, key := range former {
+		if aead, err = newAEAD(key); err != nil {
+			return nil, err
+		}
+		c.former = append(c.former, aead)
+	}
+	return c, nil
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
 	if len(key) != secretKeyLen {
 		return nil, fmt.Errorf("%w: it has %d bytes and must have %d", ErrSecretKey, len(key), secretKeyLen)
 	}
@@ -40,7 +59,7 @@ func newCredentialCipher(key []byte) (*credentialCipher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make cipher: %w", err)
 	}
-	return &credentialCipher{aead: aead}, nil
+	return aead, nil
 }
 
 func channelData(id policy.ChannelID) []byte {
@@ -60,16 +79,26 @@ func (c *credentialCipher) seal(id policy.ChannelID, credential Secret) ([]byte,
 
 // open decrypts what seal made for the same channel.
 func (c *credentialCipher) open(id policy.ChannelID, sealed []byte) (Secret, error) {
+	credential, _, err := c.openAny(id, sealed)
+	return credential, err
+}
+
+// openAny says besides whether it was a former key that decrypted it.
+func (c *credentialCipher) openAny(id policy.ChannelID, sealed []byte) (credential Secret, former bool, err error) {
 	if c == nil {
-		return "", fmt.Errorf("decrypt credential: %w: none is set", ErrSecretKey)
+		return "", false, fmt.Errorf("decrypt credential: %w: none is set", ErrSecretKey)
 	}
 	n := 1 + c.aead.NonceSize()
 	if len(sealed) < n || sealed[0] != cipherVersion {
-		return "", errors.New("decrypt credential: unknown format; it was written by another version or damaged")
+		return "", false, errors.New("decrypt credential: unknown format; it was written by another version or damaged")
 	}
 	plain, err := c.aead.Open(nil, sealed[1:n], sealed[n:], channelData(id))
-	if err != nil {
-		return "", fmt.Errorf("decrypt credential: %w: it was encrypted with another key, or the row was tampered with", ErrSecretKey)
+	for i := 0; err != nil && i < len(c.former); i++ {
+		plain, err = c.former[i].Open(nil, sealed[1:n], sealed[n:], channelData(id))
+		former = err == nil
 	}
-	return Secret(plain), nil
+	if err != nil {
+		return "", false, fmt.Errorf("decrypt credential: %w: it was encrypted with another key, or the row was tampered with", ErrSecretKey)
+	}
+	return Secret(plain), former, nil
 }

@@ -40,6 +40,8 @@ const (
 type Options struct {
 	// SecretKey, of 32 bytes, encrypts the credentials of channels. Without one, channels can be neither read nor written.
 	SecretKey []byte
+	// FormerKeys are other keys that credentials may be encrypted with; see [Store.Reseal].
+	FormerKeys [][]byte
 	// Logger gets changes of the store's state; nil means [slog.Default].
 	Logger *slog.Logger
 	// MaxConns bounds the connections of the pool; zero means 8. Watch and Migrate use one or two more for themselves.
@@ -91,7 +93,7 @@ func Open(ctx context.Context, dsn string, o Options) (*Store, error) {
 		s.log = slog.Default()
 	}
 	if len(o.SecretKey) > 0 {
-		if s.cipher, err = newCredentialCipher(o.SecretKey); err != nil {
+		if s.cipher, err = newCredentialCipher(o.SecretKey, o.FormerKeys...); err != nil {
 			return nil, err
 		}
 	}

@@ -53,7 +53,7 @@ func (p *processor) openBooks(ctx context.Context) error {
 	})
 	p.books.shipper = usage.NewShipper(usage.Options{
 		Dir:           p.cfg.Envoy.LogDir,
-		Book:          book{p.store, &p.life.connected},
+		Book:          book{p.store, p.life},
 		DrainTimeout:  shipDrain,
 		BatchRows:     p.cfg.Usage.BatchRows,
 		BatchInterval: p.cfg.Usage.BatchInterval,

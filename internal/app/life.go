@@ -144,15 +144,22 @@ func (p *processor) databaseState(ctx context.Context) error {
 // book is the store, as soon as it has the schema that rows are written by.
 type book struct {
 	*store.Store
-	connected *atomic.Bool
+	life *life
 }
 
 var errNotConnected = errors.New("the database has not been reached since the processor started")
 
-// Position implements [usage.Book].
+// Position implements [usage.Book]. At the start it waits until the database was asked for once: that it takes a moment to answer is no failure.
 func (b book) Position(ctx context.Context, writer uuid.UUID) (int64, error) {
-	if !b.connected.Load() {
-		return 0, errNotConnected
+	if !b.life.connected.Load() {
+		select {
+		case <-b.life.configured:
+		case <-b.life.absent:
+		case <-ctx.Done():
+		}
+		if !b.life.connected.Load() {
+			return 0, errNotConnected
+		}
 	}
 	return b.Store.Position(ctx, writer)
 }

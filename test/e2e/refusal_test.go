@@ -323,3 +323,41 @@ func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) {
 		t.Errorf("got %d: %s", a.status, a.body)
 	}
 }
+
+// TestKeyRevokedWhileABodyIsOnItsWayIsRefused: a client that keeps requests open has none in store for after its key was revoked.
+func TestKeyRevokedWhileABodyIsOnItsWayIsRefused(t *testing.T) {
+	w := newWorld(t, rig.Options{})
+	secret, k := w.Key(store.NewKey{Name: "slow"})
+	w.Settle()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(w.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // what was read is read
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s",
+		secret, len(hello), hello[:10])
+	w.Eventually("the head is decided on", func() error {
+		open, err := w.Metric("weir_extproc_streams")
+		if err == nil && open != 1 {
+			err = fmt.Errorf("%v streams are open", open)
+		}
+		return err
+	})
+	if _, err := w.Store.RevokeKey(t.Context(), k.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.Settle()
+	fmt.Fprint(conn, hello[10:])
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // what was read is read
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized || !strings.Contains(string(body), "revoked") {
+		t.Errorf("%d %s %v", resp.StatusCode, body, err)
+	}
+	if n := w.provider.Ledger().Totals().Requests; n != 0 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+}

@@ -115,7 +115,7 @@ func (c Config) Validate() error {
 		v.add("envoy.tap", "must be %s, %s or %s", TapAuto, TapNative, TapLua)
 	}
 	if !slices.Contains(Oldests(), c.Envoy.Oldest) {
-		v.add("envoy.oldest", "must be one of %s, in quotation marks, not %q", strings.Join(Oldests(), ", "), c.Envoy.Oldest)
+		v.add("envoy.oldest", "must be one of %s, not %q", strings.Join(Oldests(), ", "), c.Envoy.Oldest)
 	}
 	v.within("envoy.concurrency", int64(c.Envoy.Concurrency), 0, maxWorkers)
 	v.envoyLimits(c.Envoy)

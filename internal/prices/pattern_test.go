@@ -9,7 +9,7 @@ import (
 )
 
 func TestPatternsAreForModelsWithoutAName(t *testing.T) {
-	own := func(rate int64) Price { return Price{Schedule: Schedule{Rates: NewRates(rate, rate)}} }
+	own := func(rate int64) Price { return Price{Schedule: Schedule{Rates: flatRates(rate, rate)}} }
 	table, err := Embedded().With("own", map[string]Price{
 		"*": own(1), "vllm/*": own(2), "vllm/*-large": own(3), "*a*b*": own(4), "named": own(5),
 	})

@@ -23,14 +23,6 @@ type Rates struct {
 	ImageOutput int64
 }
 
-// NewRates returns rates at which all input costs the same, and all output.
-func NewRates(input, output int64) Rates {
-	return Rates{
-		Input: input, CachedInput: input, CacheWrite: input, AudioInput: input, ImageInput: input,
-		Output: output, Reasoning: output, AudioOutput: output, ImageOutput: output,
-	}
-}
-
 // each returns the rates in the order of [Quote.Each].
 func (r *Rates) each() [kinds]*int64 {
 	return [...]*int64{&r.Input, &r.CachedInput, &r.CacheWrite, &r.Output, &r.Reasoning, &r.AudioInput, &r.AudioOutput, &r.ImageInput, &r.ImageOutput}

@@ -90,14 +90,14 @@ func TestUnknownModelsHaveNoPrice(t *testing.T) {
 func TestOwnPricesGoFirst(t *testing.T) {
 	t.Parallel()
 	own, err := Embedded().With("own-1", map[string]Price{
-		"gpt-4o":  {Schedule: Schedule{Rates: NewRates(7, 9)}},
-		"our-own": {Schedule: Schedule{Rates: NewRates(1, 2)}, Version: "contract-3"},
+		"gpt-4o":  {Schedule: Schedule{Rates: flatRates(7, 9)}},
+		"our-own": {Schedule: Schedule{Rates: flatRates(1, 2)}, Version: "contract-3"},
 		"free":    {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err = own.With("own-2", map[string]Price{"our-own": {Schedule: Schedule{Rates: NewRates(3, 4)}}})
+	own, err = own.With("own-2", map[string]Price{"our-own": {Schedule: Schedule{Rates: flatRates(3, 4)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,11 +126,11 @@ func TestOwnPricesGoFirst(t *testing.T) {
 func TestBadPricesAreRefused(t *testing.T) {
 	t.Parallel()
 	for want, p := range map[string]Price{
-		"a rate of -1":              {Schedule: Schedule{Rates: NewRates(-1, 0)}},
-		"a rate of 100000000000000": {Schedule: Schedule{Rates: NewRates(1, MaxRate+1)}},
+		"a rate of -1":              {Schedule: Schedule{Rates: flatRates(-1, 0)}},
+		"a rate of 100000000000000": {Schedule: Schedule{Rates: flatRates(1, MaxRate+1)}},
 		"limits must rise":          {Schedule: Schedule{Tiers: []Tier{{Above: 5}, {Above: 5}}}},
 		"above 0 tokens":            {Flex: &Schedule{Tiers: []Tier{{Above: 0}}}},
-		"a rate of -2":              {Priority: &Schedule{Tiers: []Tier{{Above: 1, Rates: NewRates(0, -2)}}}},
+		"a rate of -2":              {Priority: &Schedule{Tiers: []Tier{{Above: 1, Rates: flatRates(0, -2)}}}},
 		"a negative limit":          {MaxOutput: -1},
 	} {
 		if _, err := Embedded().With("v", map[string]Price{"m": p}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"m"`) {
@@ -161,7 +161,7 @@ func TestCosts(t *testing.T) {
 	plain := Price{Schedule: Schedule{Rates: Rates{
 		Input: 2_500_000_000, CachedInput: 1_250_000_000, CacheWrite: 3_000_000_000, Output: 10_000_000_000, Reasoning: 20_000_000_000,
 		AudioInput: 40_000_000_000, AudioOutput: 80_000_000_000, ImageInput: 5_000_000_000, ImageOutput: 30_000_000_000,
-	}, Tiers: []Tier{{Above: 200_000, Rates: NewRates(5_000_000_000, 15_000_000_000)}}}, Priority: &Schedule{Rates: NewRates(4_000_000_000, 16_000_000_000)}}
+	}, Tiers: []Tier{{Above: 200_000, Rates: flatRates(5_000_000_000, 15_000_000_000)}}}, Priority: &Schedule{Rates: flatRates(4_000_000_000, 16_000_000_000)}}
 	tests := map[string]struct {
 		u    Usage
 		s    Service
@@ -191,7 +191,7 @@ func TestCosts(t *testing.T) {
 			t.Errorf("%s: at most %d, %v, but it costs %d", name, most, err, got)
 		}
 	}
-	tiny := Price{Schedule: Schedule{Rates: NewRates(1, 1)}}
+	tiny := Price{Schedule: Schedule{Rates: flatRates(1, 1)}}
 	if got, err := tiny.Cost(Usage{Input: 1}, Standard); got != 1 || err != nil {
 		t.Errorf("a millionth of a nano-dollar is %d, %v; want it rounded up", got, err)
 	}
@@ -207,7 +207,7 @@ func TestNegativeNumbersAreErrors(t *testing.T) {
 			}
 		}
 	}
-	bad := Price{Schedule: Schedule{Rates: NewRates(1, -1)}}
+	bad := Price{Schedule: Schedule{Rates: flatRates(1, -1)}}
 	if _, err := bad.Cost(Usage{Input: 1}, Standard); !errors.Is(err, ErrNegative) {
 		t.Errorf("a negative rate: %v", err)
 	}
@@ -270,5 +270,13 @@ func BenchmarkParse(b *testing.B) {
 		if _, err := Parse(embedded); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// flatRates returns rates at which all input costs the same, and all output.
+func flatRates(input, output int64) Rates {
+	return Rates{
+		Input: input, CachedInput: input, CacheWrite: input, AudioInput: input, ImageInput: input,
+		Output: output, Reasoning: output, AudioOutput: output, ImageOutput: output,
 	}
 }

@@ -73,9 +73,3 @@ func rulesOf(model string) rules {
 	}
 	return found.rules
 }
-
-// EncodingOf returns the encoding that texts of a model are counted with, and whether it is known to be the model's own.
-func EncodingOf(model string) (e bpe.Encoding, known bool) {
-	r := rulesOf(model)
-	return r.encoding, r.known
-}

@@ -286,8 +286,8 @@ func TestEncodingsOfModels(t *testing.T) {
 	t.Parallel()
 	got := map[string]string{}
 	for _, model := range []string{"gpt-4o", "gpt-4", "gpt-4-32k", "gpt-4.1", "gpt-5-mini", "o1-preview", "o3", "o4-mini", "gpt-3.5-turbo", "gpt-35-turbo", "text-embedding-3-large", "gpt-oss-120b", "azure/gpt-4o", "llama-3", ""} {
-		e, known := EncodingOf(model)
-		got[model] = fmt.Sprint(e, " ", known)
+		r := rulesOf(model)
+		got[model] = fmt.Sprint(r.encoding, " ", r.known)
 	}
 	o, c := "o200k_base true", "cl100k_base true"
 	want := map[string]string{

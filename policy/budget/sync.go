@@ -28,9 +28,6 @@ func (b *Book) Joined(j Joined) {
 	b.joined.Store(true)
 }
 
-// HasJoined reports whether Joined was called.
-func (b *Book) HasJoined() bool { return b.joined.Load() }
-
 // Drained tells that all that was in the logs when the process began is in the bank: what earlier lives used is then what the bank says.
 func (b *Book) Drained() { b.drained.Store(true) }
 

@@ -4,11 +4,14 @@ package cli
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/weir-proxy/weir/internal/apply"
 	"github.com/weir-proxy/weir/internal/fetch"
@@ -29,8 +32,8 @@ Things that are in no file stay. With --prune they are deleted, keys being revok
 
 Keys are declared by their hash (sha256: and 64 hexadecimal digits), or by secret: env:NAME or @FILE, which is hashed here and not sent;
 credentials of channels by api_key: env:NAME or @FILE. A plugin has a source, as weir plugin push takes it: the module is pushed if it is
-not the latest version, and put in force where the plugin is attached. Changes are made one by one; a failure ends the run, and what was
-done before stays done.`,
+not the latest version, and put in force where the plugin is attached. Changes are made in order, those of keys, limits and budgets several
+at a time; a failure ends the run, and what was done before stays done.`,
 		Example: `  weir apply -f installation.yaml --dry-run
   weir apply -f tenants.yaml -f channels.yaml --prune
   generate-keys | weir apply -f -`,
@@ -43,29 +46,40 @@ done before stays done.`,
 			if err != nil {
 				return err
 			}
-			kinds := apply.Kinds()
-			declared, err := apply.Read(kinds, files, apply.Environment{
+			err = applyFiles(c, files, apply.Environment{
 				Lookup: os.LookupEnv, ReadFile: os.ReadFile,
 				Module: func(source string) ([]byte, error) { return fetch.Module(c.Context(), source, fetch.Options{}) },
-			})
-			if err != nil {
+			}, applyOptions{prune, dry})
+			if _, mistaken := errors.AsType[*apply.Error](err); mistaken {
 				return withHint(err, "deploy/apply.yaml shows every section and what may stand in it")
 			}
-			client, err := connect(c)
-			if err != nil {
-				return err
-			}
-			steps, err := apply.Plan(c.Context(), client, kinds, declared, prune)
-			if err != nil {
-				return err
-			}
-			return takeSteps(c, steps, dry)
+			return err
 		},
 	}
 	c.Flags().StringArrayVarP(&names, "file", "f", nil, "the `FILE` to apply; - is standard input")
 	c.Flags().BoolVar(&prune, "prune", false, "delete what is in no file, of the sections that are")
 	c.Flags().BoolVar(&dry, "dry-run", false, "print what would be done, and do nothing")
 	return c
+}
+
+type applyOptions struct{ prune, dry bool }
+
+// applyFiles makes the installation what files say, or prints what that would change.
+func applyFiles(c *cobra.Command, files []apply.File, env apply.Environment, o applyOptions) error {
+	kinds := apply.Kinds()
+	declared, err := apply.Read(kinds, files, env)
+	if err != nil {
+		return err
+	}
+	client, err := connect(c)
+	if err != nil {
+		return err
+	}
+	steps, err := apply.Plan(c.Context(), client, kinds, declared, o.prune)
+	if err != nil {
+		return err
+	}
+	return takeSteps(c, steps, o.dry)
 }
 
 func readFiles(c *cobra.Command, names []string) ([]apply.File, error) {
@@ -91,15 +105,17 @@ func readFiles(c *cobra.Command, names []string) ([]apply.File, error) {
 func takeSteps(c *cobra.Command, steps []apply.Step, dry bool) error {
 	taken := []apply.Step{}
 	var failed error
-	for _, s := range steps {
+	for rest := steps; len(rest) > 0 && failed == nil; {
+		now := rest[:together(rest)]
+		rest = rest[len(now):]
 		if !dry {
-			if failed = s.Do(c.Context()); failed != nil {
-				break
-			}
+			now, failed = take(c.Context(), now)
 		}
-		taken = append(taken, s)
-		if !asJSON(c) {
-			printStep(c.OutOrStdout(), s)
+		for _, s := range now {
+			taken = append(taken, s)
+			if !asJSON(c) {
+				printStep(c.OutOrStdout(), s)
+			}
 		}
 	}
 	if asJSON(c) {
@@ -113,11 +129,62 @@ func takeSteps(c *cobra.Command, steps []apply.Step, dry bool) error {
 	case len(steps) == 0:
 		remark(c, "There is nothing to change.")
 	case dry:
-		remark(c, "%d changes would be made.", len(steps))
+		remark(c, "%s would be made.", changes(len(steps)))
+	case len(steps) == 1:
+		remark(c, "1 change is made.")
 	default:
-		remark(c, "%d changes are made.", len(steps))
+		remark(c, "%s are made.", changes(len(steps)))
 	}
 	return nil
+}
+
+// stepsAtOnce is how many changes are made at a time. The API answers when a change is in force, and many wait for that no longer than one.
+const stepsAtOnce = 16
+
+// together returns how many of the first steps do not need one another.
+func together(steps []apply.Step) int {
+	switch steps[0].Kind {
+	case "key", "limit", "budget":
+	default:
+		return 1
+	}
+	n := 1
+	for n < min(len(steps), 4*stepsAtOnce) && steps[n].Kind == steps[0].Kind && steps[n].Action == steps[0].Action {
+		n++
+	}
+	return n
+}
+
+// take takes steps, and returns those that were taken and the first error.
+func take(ctx context.Context, steps []apply.Step) ([]apply.Step, error) {
+	g, within := errgroup.WithContext(ctx)
+	g.SetLimit(stepsAtOnce)
+	done := make([]bool, len(steps))
+	for i, s := range steps {
+		g.Go(func() error {
+			if within.Err() != nil {
+				return context.Cause(within)
+			}
+			err := s.Do(within)
+			done[i] = err == nil
+			return err
+		})
+	}
+	err := g.Wait()
+	var taken []apply.Step
+	for i, s := range steps {
+		if done[i] {
+			taken = append(taken, s)
+		}
+	}
+	return taken, err
+}
+
+func changes(n int) string {
+	if n == 1 {
+		return "1 change"
+	}
+	return count(int64(n)) + " changes"
 }
 
 // printStep prints a step as a diff: what is made begins with +, what ends with -, what changes with ~ and has a line for each field.

@@ -121,7 +121,7 @@ The others administer a running Weir over its admin REST API, or look into files
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		tenantCommand(), keyCommand(), budgetCommand(), limitCommand(), channelCommand(), priceCommand(), pluginCommand(), usageCommand(), auditCommand(), applyCommand(),
+		tenantCommand(), keyCommand(), budgetCommand(), limitCommand(), channelCommand(), priceCommand(), pluginCommand(), usageCommand(), auditCommand(), applyCommand(), importCommand(),
 		readyCommand(), doctorCommand(p.Version),
 	} {
 		c.GroupID = groupAdmin

@@ -63,7 +63,7 @@ var layers = map[string]layer{
 	"internal/filelock":        {nil, "it locks files, whatever they are for"},
 	"internal/cli": {
 		[]string{
-			"policy", "policy/budget", "usage", "usage/journal", "internal/admin", "internal/apply", "internal/config", "internal/fetch", "internal/store",
+			"policy", "policy/budget", "usage", "usage/journal", "internal/admin", "internal/apply", "internal/config", "internal/fetch", "internal/oneapi", "internal/store",
 			"plugins/host", "plugins/trial", "plugins/workshop",
 		},
 		"the commands speak to the API as any other client does, or read files; the store and the host are there for their types",
@@ -77,6 +77,7 @@ var layers = map[string]layer{
 	"internal/jsonscan":           {nil, "it reads bytes"},
 	"internal/kept":               {[]string{"policy", "internal/store"}, "it keeps what the store has read; when to read it and when to believe it is not its business"},
 	"internal/layering":           {nil, "it is tests alone"},
+	"internal/oneapi":             {[]string{"policy/budget"}, "it turns files into a file; what is made of that is package apply's business"},
 	"internal/postgres":           {[]string{"internal/child", "internal/filelock", "internal/wheel"}, "it runs a server; what is in it is store's business"},
 	"internal/postgres/pgtest":    {[]string{"internal/postgres", "internal/repo"}, "it serves tests"},
 	"internal/prices":             {nil, "what a token costs does not depend on who asks"},

@@ -68,6 +68,7 @@ const (
 	leastSeen    = 10                     // requests in it, to show anything
 	leastBrought = 0.02                   // share that Envoy always brings: it shows how things stand
 	lateBurst    = 2                      // in a row in which most have waited, are no burst
+	largeBurst   = 100                    // late requests in one are none, either
 	lateCalls    = 5                      // in a row are an overload, whatever comes
 	lateRefused  = 2                      // in a row, and those that waited long are refused here
 )
@@ -181,7 +182,7 @@ func (s *Shedder) lift() { s.bearable, s.brought, s.row.late = 0, 1, 0 }
 func (s *Shedder) learn(t tally) {
 	switch {
 	case t.most() && s.bearable == 0:
-		if s.row.late < lateBurst || !s.proven(t, lateCalls) {
+		if s.row.late < lateBurst && t.late < largeBurst || !s.proven(t, lateCalls) {
 			return
 		}
 		s.bearable = max(leastSeen, s.most*first)

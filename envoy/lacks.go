@@ -10,8 +10,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 )
 
-// OldestOfMesh is the oldest Envoy of a mesh that [Resources] has a configuration for, by way of [Lacks]. Weir's own Envoy is never older than [Oldest].
-const OldestOfMesh = "1.36"
+// OldestOfMesh is the oldest Envoy of a mesh that [Resources] has a configuration for, by way of [Lacks]: before it, lines of the log cannot be sent until they are
+// answered. Weir's own Envoy is never older than [Oldest].
+const OldestOfMesh = "1.37"
 
 // Lacks says what an Envoy has not that is older than [Oldest]. The zero value lacks nothing.
 type Lacks struct {
@@ -37,7 +38,7 @@ func LacksOf(version string) (Lacks, error) {
 	switch {
 	case major > 1:
 		return Lacks{}, nil
-	case major < 1 || minor < 36:
+	case major < 1 || minor < 37:
 		return Lacks{}, fmt.Errorf("Envoy %s: %w", version, errTooOldForMesh)
 	}
 	return Lacks{PriorityGroups: minor < 40, ClusterRefresh: minor < 39, ContentLength: minor < 38}, nil

@@ -17,7 +17,7 @@ func TestWhatAnEnvoyLacksIsKnownByItsVersion(t *testing.T) {
 	next, first := Lacks{PriorityGroups: true}, Lacks{PriorityGroups: true, ClusterRefresh: true}
 	oldest := Lacks{PriorityGroups: true, ClusterRefresh: true, ContentLength: true}
 	for version, want := range map[string]Lacks{
-		"1.36": oldest, "1.36.4": oldest, "1.37.0": oldest, "1.38.3": first, "1.39": next, "1.39.3": next, "1.40": {}, "1.40.0": {}, "1.41.0-dev": {}, "2.0.0": {},
+		"1.37": oldest, "1.37.0": oldest, "1.38.3": first, "1.39": next, "1.39.3": next, "1.40": {}, "1.40.0": {}, "1.41.0-dev": {}, "2.0.0": {},
 	} {
 		if got, err := LacksOf(version); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v, want %+v", version, got, err, want)
@@ -28,7 +28,7 @@ func TestWhatAnEnvoyLacksIsKnownByItsVersion(t *testing.T) {
 			t.Errorf("%q: no error", version)
 		}
 	}
-	for _, version := range []string{"1.35.9", "0.40", "1.4"} {
+	for _, version := range []string{"1.36.4", "0.40", "1.4"} {
 		if _, err := LacksOf(version); !errors.Is(err, ErrTooOld) {
 			t.Errorf("%s: got %v, want one that is too old", version, err)
 		}
@@ -51,9 +51,9 @@ func TestAnEnvoyOlderThanItsMeshWasToldOfIsARefusal(t *testing.T) {
 		{"1.40", 39, "Envoy 1.39.3 is older than the mesh was told of: set envoy.oldest"},
 		{"1.39", 39, ""},
 		{"1.39", 38, "set envoy.oldest"},
-		{"1.36", 38, ""},
-		{"1.36", 41, ""},
-		{"1.36", 35, "too old"},
+		{"1.37", 37, ""},
+		{"1.37", 41, ""},
+		{"1.37", 36, "too old"},
 	} {
 		lacks, err := LacksOf(c.oldest)
 		if err != nil {

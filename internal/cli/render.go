@@ -43,7 +43,7 @@ Each command takes the parts to print; without any, all of them:
              another base URL or other names of models. No credential is in it: Envoy asks the processor for them.
 
 Envoys before 1.40 need other filters, and a route that is printed with the channels: envoy.oldest of the configuration (--config) says
-which is the oldest, from "1.36" on. What each gives is in docs/deploy-istio.md.`,
+which is the oldest, from "1.37" on. What each gives is in docs/deploy-istio.md.`,
 	}
 	c.AddCommand(renderIstio(p), renderEnvoyGateway(p))
 	return c

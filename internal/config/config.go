@@ -141,7 +141,7 @@ type Envoy struct {
 }
 
 // Oldests are the values of envoy.oldest. Newer Envoys lack nothing that the last of them has.
-func Oldests() []string { return []string{"1.36", "1.37", "1.38", "1.39", "1.40"} }
+func Oldests() []string { return []string{"1.37", "1.38", "1.39", "1.40"} }
 
 // Admin is where the admin REST API, the metrics and the dashboard are.
 type Admin struct {

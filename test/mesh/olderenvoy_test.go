@@ -38,7 +38,7 @@ func TestAnEnvoyWithoutPriorityGroupsFailsOver(t *testing.T) {
 
 // Before 1.39 a request has one attempt. The processor learns from it, and the next goes elsewhere.
 func TestAnEnvoyWithoutClusterRefreshGoesElsewhereWithTheNextRequest(t *testing.T) {
-	w := newWorld(t, older("1.36.4"))
+	w := newWorld(t, older("1.37.0"))
 	t.Run("chat", w.servesChat)
 	t.Run("stream", w.servesStream)
 	t.Run("client's words", w.choosesNoChannelForAClient)

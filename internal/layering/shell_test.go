@@ -78,7 +78,7 @@ func split(line string) [][]string {
 	return commands
 }
 
-var assignment = regexp.MustCompile(`^[A-Z_]+=`)
+var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // weirArguments returns the arguments of weir in a simple command that runs it, wherever it is installed.
 func weirArguments(words []string) ([]string, bool) {

@@ -40,7 +40,7 @@ func (d *desk) open(holder uuid.UUID, amount int64, period Period) {
 	if err != nil {
 		d.Fatal(err)
 	}
-	d.book.setIndex(x)
+	d.book.SetIndex(x)
 }
 
 func demand(cost int64) *policy.Demand {
@@ -177,7 +177,7 @@ func TestRefusalTakesNothingFromAnyBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.book.setIndex(x)
+	d.book.SetIndex(x)
 	d.join()
 	d.sync(time.Second)
 	d.wantDenied(50, http.StatusTooManyRequests, CodeLimited, "tenant `top`")
@@ -386,7 +386,7 @@ func BenchmarkReserveAndSettle(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	book.setIndex(x)
+	book.SetIndex(x)
 	book.Joined(bank.join(book.Holder()))
 	r, _ := book.Next()
 	reply, err := bank.sync(r)
@@ -403,11 +403,4 @@ func BenchmarkReserveAndSettle(b *testing.B) {
 		}
 		book.Settle(d.Exchange, 10)
 	}
-}
-
-// setIndex puts all budgets and tenants of an index in force, which is the book's from then on. What was reserved stays so.
-func (b *Book) setIndex(x *Index) {
-	b.index.Store(x)
-	b.prepareAll()
-	b.o.Wake()
 }

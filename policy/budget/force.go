@@ -4,6 +4,13 @@ package budget
 
 import "time"
 
+// SetIndex puts all budgets and tenants of an index in force, which is the book's from then on. What was reserved stays so.
+func (b *Book) SetIndex(x *Index) {
+	b.index.Store(x)
+	b.prepareAll()
+	b.o.Wake()
+}
+
 // SetTenants puts another tree of tenants in force. See [Index.SetTenants].
 func (b *Book) SetTenants(tenants []Tenant) error {
 	if err := b.index.Load().SetTenants(tenants); err != nil {

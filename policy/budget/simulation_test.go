@@ -149,7 +149,7 @@ func (w *world) chance(n int) bool { return !w.calm && w.rand.IntN(n) == 0 }
 func (w *world) start(p *processor) {
 	p.book = New(Options{Clock: func() time.Time { return w.now().Add(p.skew) }})
 	p.book.SetHolder(p.holder)
-	p.book.setIndex(w.index())
+	p.book.SetIndex(w.index())
 	p.join, p.message, p.held = true, nil, make(map[uuid.UUID]bool)
 	if w.chance(2) {
 		p.stuck = w.tick + w.rand.IntN(200)

@@ -47,7 +47,7 @@ func newOffice(t *testing.T, budgets ...Budget) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.book.setIndex(x)
+	o.book.SetIndex(x)
 	o.book.Joined(o.bank.join(o.book.Holder()))
 	return o
 }
@@ -236,7 +236,7 @@ func TestWhatIsNeededIsAskedForFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	book := New(Options{})
-	book.setIndex(x)
+	book.SetIndex(x)
 	book.Joined(Joined{})
 	d := demand(100)
 	d.Key.ID = 2 * maxAsks

@@ -39,7 +39,7 @@ func LacksOf(version string) (Lacks, error) {
 	case major > 1:
 		return Lacks{}, nil
 	case major < 1 || minor < 37:
-		return Lacks{}, fmt.Errorf("Envoy %s: %w", version, errTooOldForMesh)
+		return Lacks{}, fmt.Errorf("version %s of Envoy: %w", version, errTooOldForMesh)
 	}
 	return Lacks{PriorityGroups: minor < 40, ClusterRefresh: minor < 39, ContentLength: minor < 38}, nil
 }

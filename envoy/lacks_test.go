@@ -48,7 +48,7 @@ func TestAnEnvoyOlderThanItsMeshWasToldOfIsARefusal(t *testing.T) {
 		want   string // of the refusal; empty for none
 	}{
 		{"1.40", 40, ""},
-		{"1.40", 39, "Envoy 1.39.3 is older than the mesh was told of: set envoy.oldest"},
+		{"1.40", 39, "version 1.39.3 of Envoy is older than the mesh was told of: set envoy.oldest"},
 		{"1.39", 39, ""},
 		{"1.39", 38, "set envoy.oldest"},
 		{"1.37", 37, ""},

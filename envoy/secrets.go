@@ -104,7 +104,7 @@ func (s *secretServer) meet(n *corev3.Node) meshEnvoy {
 	}
 	lacks, err := LacksOf(version)
 	if err == nil && lacks.exceeds(s.assumed) {
-		err = fmt.Errorf("Envoy %s is older than the mesh was told of: set envoy.oldest to its version, and render filters and channels again", version)
+		err = fmt.Errorf("version %s of Envoy is older than the mesh was told of: set envoy.oldest to its version, and render filters and channels again", version)
 	}
 	if err != nil {
 		e.refusal = fmt.Sprintf("%s: %v", e.name, err)

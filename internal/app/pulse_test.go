@@ -63,18 +63,18 @@ func TestSheddingRestsWhileNobodyComes(t *testing.T) {
 			return p.edge.pulse.state.Load() == pulseRest
 		}
 		for range 3 {
-			time.Sleep((shedRest + 2) * shedInterval) // of the bubble's clock
+			time.Sleep((shedRest + 2) * shedInterval) //nolint:forbidigo // the time of a synctest bubble
 			if !resting() {
 				t.Fatal("it does not rest when nobody has come for long")
 			}
-			time.Sleep(time.Hour)
+			time.Sleep(time.Hour) //nolint:forbidigo // as above
 			p.edge.pulse.beat()
-			time.Sleep(10 * shedInterval)
+			time.Sleep(10 * shedInterval) //nolint:forbidigo // as above
 			if resting() {
 				t.Fatal("it rests when somebody has just come")
 			}
 		}
-		time.Sleep((shedRest + 2) * shedInterval)
+		time.Sleep((shedRest + 2) * shedInterval) //nolint:forbidigo // as above
 		if !resting() {
 			t.Fatal("it does not rest")
 		}

@@ -93,7 +93,9 @@ func TestRestEndsWhenAnythingHappens(t *testing.T) {
 	if got := fmt.Sprint(woken, d.book.Rest()); got != "1 0s" {
 		t.Errorf("after a reservation: woken and rest are %s", got)
 	}
-	d.reserve(10)
+	if _, denial := d.reserve(10); denial != nil {
+		t.Fatal(denial)
+	}
 	if woken != 1 {
 		t.Errorf("woken %d times before anybody looked", woken)
 	}

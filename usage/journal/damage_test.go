@@ -285,7 +285,7 @@ func TestFilesOfOthersAreLeftAlone(t *testing.T) {
 // FuzzScan reads anything as a segment: what it finds must be valid frames and the bytes between them, each byte once.
 func FuzzScan(f *testing.F) {
 	id := segmentID{number: 3, nonce: 0xFEED}
-	b := appendHeader(nil, id, time.Unix(0, 0))
+	b := segmentHeader(id, time.Unix(0, 0))
 	b = appendEnd(b, end{2, 99}, id.seed())
 	for n := range 3 {
 		in := intent(n)

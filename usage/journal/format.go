@@ -85,16 +85,15 @@ func (id segmentID) seed() uint32 {
 	return crc32.Checksum(b[:], castagnoli)
 }
 
-func appendHeader(b []byte, id segmentID, created time.Time) []byte {
-	start := len(b)
-	b = append(b, segmentMagic...)
+func segmentHeader(id segmentID, created time.Time) []byte {
+	b := append(make([]byte, 0, headerSize), segmentMagic...)
 	b = binary.LittleEndian.AppendUint32(b, formatVersion)
 	b = binary.LittleEndian.AppendUint32(b, 0)
 	b = binary.LittleEndian.AppendUint64(b, id.number)
 	b = binary.LittleEndian.AppendUint64(b, id.nonce)
 	b = binary.LittleEndian.AppendUint64(b, uint64(created.UnixNano()))
 	b = binary.LittleEndian.AppendUint32(b, 0)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 var (

@@ -296,7 +296,7 @@ func TestVersionsThatAreNotKnownAreNotTouched(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, open(t, dir, Options{}))
 	id := segmentID{number: 9, nonce: 1}
-	b := appendHeader(nil, id, time.Now())
+	b := segmentHeader(id, time.Now())
 	binary.LittleEndian.PutUint32(b[8:], formatVersion+1)
 	b = binary.LittleEndian.AppendUint32(b[:headerSize-4], checksum(b[:headerSize-4]))
 	if err := os.WriteFile(filepath.Join(dir, id.name()), b, 0o600); err != nil {

@@ -157,7 +157,7 @@ func (j *Journal) createLocked(ends []end) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make segment: %w", err)
 	}
-	b := appendHeader(nil, id, time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
+	b := segmentHeader(id, time.Now()) //nolint:forbidigo // the clock is read here, at the edge, and handed on
 	for _, e := range ends {
 		b = appendEnd(b, e, s.sum)
 	}

@@ -11,9 +11,9 @@ VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null || echo dev-$$(g
 GO_BUILD := go build -buildvcs=false -ldflags '-X github.com/weir-proxy/weir/internal/version.linked=$(VERSION)'
 
 # Packages in which the race detector costs seconds, not minutes; their tests run with it, all others without it.
-RACE := ./policy ./extproc/... ./usage/... ./internal/jsonscan/... ./internal/fake/... ./internal/store/... ./internal/admin/...
-# Simulations on one goroutine: a few with the race detector, all of them without.
-SIMULATED := ./policy/budget ./policy/limit
+RACE := ./policy ./extproc/... ./internal/jsonscan/... ./internal/fake/... ./internal/store/... ./internal/admin/...
+# Mostly simulations on one goroutine: a few with the race detector (-short), all of them without.
+SIMULATED := ./policy/budget ./policy/limit ./usage/...
 
 # Two test binaries at a time: some of them run an Envoy and a Postgres of their own.
 TEST := go test -p 2

@@ -176,7 +176,7 @@ func (m *intentsModel) check() {
 
 func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
 	parked := 0
-	for seed := range uint64(max(*seeds/3, 1)) {
+	for seed := range uint64(max(manySeeds()/3, 1)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				book := newResolvingLedger()
@@ -216,7 +216,7 @@ func TestEveryAdmittedExchangeHasOneRow(t *testing.T) {
 		})
 	}
 	t.Logf("%d intents were parked at most", parked)
-	if *seeds > 20 && parked == 0 {
+	if manySeeds() > 20 && parked == 0 {
 		t.Error("intents were never parked")
 	}
 }

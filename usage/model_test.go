@@ -17,6 +17,14 @@ import (
 
 var seeds = flag.Int("seeds", 300, "how many seeds TestEveryExchangeIsInTheBookOnce runs")
 
+// manySeeds is how many: fewer with -short, as for the race detector.
+func manySeeds() int {
+	if testing.Short() {
+		return min(*seeds, 90)
+	}
+	return *seeds
+}
+
 // model is an Envoy that writes, is killed and has its log rotated, beside a shipper that is killed, and a book that fails.
 type model struct {
 	*harness
@@ -169,7 +177,7 @@ func (m *model) check() {
 }
 
 func TestEveryExchangeIsInTheBookOnce(t *testing.T) {
-	for seed := range uint64(*seeds) {
+	for seed := range uint64(manySeeds()) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := &model{harness: newHarness(t), rng: rand.New(rand.NewPCG(seed, 1)), whole: make(map[uuid.UUID]int)}
 			m.o.BatchRows, m.o.RetryMax = 1+m.rng.IntN(8), 200*time.Millisecond

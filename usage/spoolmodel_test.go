@@ -89,7 +89,7 @@ func (m *spoolModel) act() {
 }
 
 func TestNothingIsLostBetweenRotatingReopeningDeletingAndSettingBack(t *testing.T) {
-	for seed := range uint64(*seeds) / 10 {
+	for seed := range uint64(manySeeds()) / 10 {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := &spoolModel{spoolHarness: newSpoolHarness(t), rng: rand.New(rand.NewPCG(seed, 2))}
 			m.now = time.Now() // by which files have their age

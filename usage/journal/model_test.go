@@ -19,6 +19,14 @@ import (
 
 var seeds = flag.Int("seeds", 400, "how many seeds TestWhatWasAcknowledgedIsRecovered runs")
 
+// manySeeds is how many: fewer with -short, as for the race detector.
+func manySeeds() int {
+	if testing.Short() {
+		return min(*seeds, 80)
+	}
+	return *seeds
+}
+
 // fate is what may be said of an intent.
 type fate int
 
@@ -242,7 +250,7 @@ func (x *model) restart(left *memory, powerLoss bool) {
 
 func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
 	parked := 0
-	for seed := range uint64(*seeds) {
+	for seed := range uint64(manySeeds()) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				x := &model{T: t, rng: rand.New(rand.NewPCG(seed, 4)), m: newMemory(), fates: make(map[int]fate), healthy: true}
@@ -271,7 +279,7 @@ func TestWhatWasAcknowledgedIsRecovered(t *testing.T) {
 		})
 	}
 	t.Logf("%d intents were parked at most", parked)
-	if *seeds > 20 && parked == 0 {
+	if manySeeds() > 20 && parked == 0 {
 		t.Error("intents were never parked")
 	}
 }

@@ -82,7 +82,10 @@ func parkedSoon(t testing.TB, j *Journal, most int) {
 }
 
 func TestMemoryDoesNotGrowWithWhatWaitsForTheBooks(t *testing.T) {
-	const first, second = 300_000, 600_000
+	first, second := 300_000, 600_000
+	if testing.Short() {
+		first, second = 100_000, 200_000
+	}
 	dir := t.TempDir()
 	j := open(t, dir, Options{})
 	j.Park(true)

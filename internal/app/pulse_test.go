@@ -96,7 +96,7 @@ func TestSheddingRestsWhileNobodyComes(t *testing.T) {
 			p.edge.pulse.beat()
 			now := time.Now()
 			p.edge.shedder.Refuse(strconv.FormatInt(now.Add(-time.Second).UnixMicro(), 10), now)
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // as above
 		}
 		synctest.Wait()
 		if share() == 0 {

@@ -4,14 +4,8 @@ package envoy
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"flag"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/repo"
 	"github.com/weir-proxy/weir/internal/wheel"
 )
@@ -204,7 +199,7 @@ func withStaticSecrets(t *testing.T, file string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, key := testCertificate(t)
+	chain, key := authority.New(t).Sign(t, "localhost")
 	for placeholder, pem := range map[string][]byte{goldenChain: chain, goldenKey: key} {
 		text, err := json.Marshal(string(pem)) // which is YAML, too
 		if err != nil {
@@ -214,25 +209,6 @@ func withStaticSecrets(t *testing.T, file string) []byte {
 		out = bytes.ReplaceAll(out, []byte(placeholder), text)
 	}
 	return out
-}
-
-// testCertificate makes a certificate that nobody trusts, and its key, in PEM.
-func testCertificate(t *testing.T) (chain, key []byte) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
 func TestABadChannelIsLeftOutAndNamed(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weir-proxy/weir/internal/authority"
 	"github.com/weir-proxy/weir/internal/repo"
 )
 
@@ -19,8 +20,9 @@ func TestTheWayToTheProcessorIsByMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	chain, key := testCertificate(t)
-	for name, b := range map[string][]byte{"envoy.crt": chain, "envoy.key": key, "ca.crt": chain} {
+	ca := authority.New(t)
+	chain, key := ca.Sign(t, "localhost")
+	for name, b := range map[string][]byte{"envoy.crt": chain, "envoy.key": key, "ca.crt": ca.PEM} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
